@@ -1,0 +1,227 @@
+"""Find the cases in what a user gave: files, folders, DICOM series."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomalyclip_monai.data import dicom_series
+from anomalyclip_monai.data.nifti import SUFFIXES as NIFTI_SUFFIXES
+from anomalyclip_monai.data.nifti import is_nifti, read_nifti
+from anomalyclip_monai.data.photo import is_photo, read_photo
+from anomalyclip_monai.data.volume import Volume
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
+from anomalyclip_monai.types import PathLike, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One volume, photo or DICOM series to be scored.
+
+    Attributes:
+        name: where its results go below the output folder; unique in a list of cases.
+        path: the file, or the folder of a DICOM series.
+        series: for DICOM, which series of ``path``.
+        error: why nothing can be read here, if that is known already.
+    """
+
+    name: str
+    path: Path
+    series: dicom_series.Series | None = None
+    error: AnomalyCLIPError | None = None
+
+    def read(self, volume: int | None = None) -> Volume:
+        """Read the volume.
+
+        Args:
+            volume: which volume of a 4D file or series, counted from 0.
+
+        Raises:
+            CaseError: it cannot be read.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.series is not None:
+            return dicom_series.read_series(self.series, volume=volume)
+        if is_photo(self.path):
+            return read_photo(self.path)
+        if is_nifti(self.path):
+            return read_nifti(self.path, volume)
+        raise CaseError("E_NOT_IMAGE", "not an image that can be read", self.path, "give NIfTI, DICOM, PNG or JPEG")
+
+
+def find_cases(inputs: Sequence[PathLike]) -> list[Case]:
+    """All cases in files and folders, in the order given, those of a folder by name.
+
+    A file is one case, a folder all of its images, below it as well, and every DICOM series there. Names are paths
+    below the given folder without suffix, with it where two would be the same; with several inputs, below their
+    common parent.
+
+    Raises:
+        NoInputError: nothing was found: ``E_NOT_FOUND`` or ``E_NO_IMAGES`` with what was skipped.
+    """
+    paths = list(dict.fromkeys(Path(os.path.abspath(Path(path).expanduser())) for path in inputs))
+    missing = [path for path in paths if not path.exists()]
+    if len(missing) == len(paths):
+        raise NoInputError("E_NOT_FOUND", "no such file or folder", missing[0] if missing else None, "check the path")
+    root = _common_root(paths)
+    found: list[Case] = []
+    skipped: Counter[str] = Counter()
+    for path in paths:
+        if path in missing:
+            error = CaseError("E_NOT_FOUND", "no such file or folder", path, "check the path")
+            found.append(Case(_relative(path, root), path, error=error))
+        else:
+            found += _cases_of_file(path, root) if path.is_file() else _cases_of_folder(path, root, skipped)
+    if not found:
+        counts = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common()) or "it is empty"
+        raise NoInputError("E_NO_IMAGES", f"no image found ({counts})", paths[0], "give NIfTI, DICOM, PNG or JPEG")
+    return _with_unique_names(found)
+
+
+def the_case(path: PathLike) -> Case:
+    """The one case in a file or folder.
+
+    Raises:
+        NoInputError: there is none.
+        CaseError: there are several (``E_MULTI_SERIES``).
+    """
+    cases = find_cases([path])
+    if len(cases) > 1:
+        names = ", ".join(case.name for case in cases[:6]) + (" ..." if len(cases) > 6 else "")
+        raise CaseError("E_MULTI_SERIES", f"{len(cases)} cases are there: {names}", path, "give one, or score them all")
+    return cases[0]
+
+
+def roi_of(case: Case, roi: PathLike, cases: int) -> Path:
+    """The mask that belongs to a case: the file itself, or in a folder the NIfTI file with the case's name.
+
+    Raises:
+        NoInputError: there is no such file or folder.
+        CaseError: the folder has none for this case (``E_ROI``), or one file was given for several cases.
+    """
+    path = Path(roi)
+    if not path.exists():
+        raise NoInputError("E_NOT_FOUND", "no such mask", path, "check the path of --roi")
+    if path.is_file():
+        if cases > 1:
+            raise CaseError("E_ROI", f"one mask for {cases} cases", path, "give a folder of masks with the cases' names")
+        return path
+    for suffix in NIFTI_SUFFIXES:
+        if (candidate := path / f"{case.name}{suffix}").is_file():
+            return candidate
+    raise CaseError("E_ROI", f"the folder has no mask {case.name}.nii.gz", path, "name masks as their cases")
+
+
+def datalist(dataset_dir: PathLike | Sequence[PathLike], roi: PathLike | None = None) -> list[Record]:
+    """Cases as records for MONAI: ``{"image": Case, "case": name}`` and ``roi`` where a mask was given.
+
+    Raises:
+        NoInputError: there is nothing to read; a bundle would otherwise end well without a result.
+    """
+    inputs = [dataset_dir] if isinstance(dataset_dir, (str, os.PathLike)) else dataset_dir
+    cases = find_cases(inputs)
+    records: list[Record] = []
+    for case in cases:
+        record: Record = {"image": case, "case": case.name}
+        if roi is not None:
+            try:
+                record["roi"] = roi_of(case, roi, len(cases))
+            except CaseError as error:
+                record["image"] = Case(case.name, case.path, error=error)
+        records.append(record)
+    return records
+
+
+def _common_root(paths: Sequence[Path]) -> Path:
+    """The folder below which cases are named."""
+    if len(paths) == 1:
+        return paths[0] if paths[0].is_dir() else paths[0].parent
+    return Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def _relative(path: Path, root: Path) -> str:
+    """The path below ``root`` without an image suffix; the folder's own name for ``root`` itself."""
+    relative = path.relative_to(root)
+    if relative == Path():
+        return path.name or "case"
+    return relative.with_name(_stem(relative)).as_posix() if path.is_file() else relative.as_posix()
+
+
+def _stem(path: Path) -> str:
+    for suffix in sorted(NIFTI_SUFFIXES, key=len, reverse=True):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem or path.name
+
+
+def _cases_of_file(path: Path, root: Path) -> list[Case]:
+    if is_nifti(path) or is_photo(path):
+        return [Case(_relative(path, root), path)]
+    if dicom_series.is_dicom(path):
+        return _dicom_cases(path, root, Counter())
+    error = CaseError("E_NOT_IMAGE", "not an image that can be read", path, "give NIfTI, DICOM, PNG, JPEG or TIFF")
+    return [Case(_relative(path, root), path, error=error)]
+
+
+def _cases_of_folder(folder: Path, root: Path, skipped: Counter[str]) -> list[Case]:
+    cases: list[Case] = []
+    dicom_seen = False
+    for path in _files(folder):
+        if is_nifti(path) or is_photo(path):
+            cases.append(Case(_relative(path, root), path))
+        elif not dicom_seen and dicom_series.is_dicom(path):
+            dicom_seen = True
+        elif not dicom_seen:
+            skipped[f"file {path.suffix.lower()}" if path.suffix else "file without suffix"] += 1
+    if dicom_seen:
+        cases += _dicom_cases(folder, root, skipped)
+    return cases
+
+
+def _dicom_cases(path: Path, root: Path, skipped: Counter[str]) -> list[Case]:
+    """One case per series, named by the folder that holds it, and by its number where a folder holds several."""
+    series_found, reasons = dicom_series.scan(path)
+    skipped.update(reasons)
+    homes = [_home(series, path) for series in series_found]
+    cases = []
+    for series, home in zip(series_found, homes, strict=True):
+        name = _relative(home, root)
+        if homes.count(home) > 1:
+            name = f"{name}/{series.number}"
+        cases.append(Case(name, home, series=series))
+    return cases
+
+
+def _home(series: dicom_series.Series, path: Path) -> Path:
+    """The folder, or the single file, that holds all frames of a series."""
+    files = {Path(os.path.abspath(frame.path)) for frame in series.frames}
+    if path.is_file() or not files:
+        return path
+    return Path(os.path.commonpath([file.parent for file in files]))
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    """Files below a folder by name; hidden ones and symbolic links to folders are left out."""
+    for parent, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent) / name for name in sorted(files) if not name.startswith("."))
+
+
+def _with_unique_names(cases: list[Case]) -> list[Case]:
+    """Give every case its own name: suffixes stay where stems are the same, and what is left is numbered."""
+    counts = Counter(case.name.casefold() for case in cases)
+    named, used = [], set()
+    for case in cases:
+        name = case.name
+        if counts[name.casefold()] > 1 and case.series is None and case.path.suffix:
+            name = (Path(name).parent / case.path.name).as_posix()
+        unique, number = name, 2
+        while unique.casefold() in used:
+            unique, number = f"{name}-{number}", number + 1
+        used.add(unique.casefold())
+        named.append(Case(unique, case.path, case.series, case.error))
+    return named

@@ -1,0 +1,132 @@
+"""Slice axes and upright views, from affines. Nothing here resamples a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from anomalyclip_monai.types import Affine
+
+SliceAxis = Literal["auto", "axial", "coronal", "sagittal"] | int
+
+COARSE_RATIO = 1.5
+"""An axis counts as clearly the coarsest from this ratio of its spacing to the next one."""
+
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+"""The world axis (R, A, S) that a plane's slices follow one another along."""
+
+
+def spacing(affine: Affine) -> np.ndarray:
+    """(4, 4) -> (3,) distance in mm between neighbours along each array axis."""
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def plane_distance(affine: Affine, axis: int) -> float:
+    """Distance in mm between neighbouring planes across ``axis``, measured along their normal."""
+    first, second = (affine[:3, other] for other in range(3) if other != axis)
+    normal = np.cross(first, second)
+    return float(abs(affine[:3, axis] @ normal) / np.linalg.norm(normal))
+
+
+def voxel_volume(affine: Affine) -> float:
+    """Volume of a voxel in mm3."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
+def is_sheared(affine: Affine, tolerance: float = 1e-4) -> bool:
+    """Whether two array axes are not orthogonal, as after gantry tilt."""
+    directions = affine[:3, :3] / spacing(affine)
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() > tolerance)
+
+
+def closest_axes(affine: Affine) -> np.ndarray:
+    """(4, 4) -> (3, 2): for each array axis the closest world axis (0 R, 1 A, 2 S) and the sign along it."""
+    orientation = nib.io_orientation(affine)
+    if np.isnan(orientation).any():
+        raise ValueError(f"affine has no three independent axes: {affine.tolist()}")
+    return orientation.astype(int)
+
+
+def resolve_slice_axis(
+    slice_axis: SliceAxis | str, affine: Affine, shape: Sequence[int], acquisition_axis: int | None = None
+) -> int:
+    """The array axis along which slices are taken.
+
+    ``auto`` is the axis with clearly the coarsest spacing; else the plane in which the scanner acquired, if known;
+    else the axis with fewer than half the samples of both others; else axial. A plain maximum of the spacing would
+    pick an arbitrary axis in the many volumes of 1 x 1 x 1 mm.
+
+    Args:
+        slice_axis: ``auto``, the name of a plane, or the number of an array axis.
+        affine: (4, 4) voxel index to RAS mm.
+        shape: (X, Y, Z).
+        acquisition_axis: what the file says of its acquisition.
+
+    Raises:
+        ValueError: the name or number is unknown.
+    """
+    text = str(slice_axis)
+    if text in ("0", "1", "2"):
+        return int(text)
+    if text in PLANES:
+        return int(np.flatnonzero(closest_axes(affine)[:, 0] == PLANES[text])[0])
+    if text != "auto":
+        raise ValueError(f"slice_axis ({text}) must be auto, axial, coronal, sagittal, 0, 1 or 2")
+    size = spacing(affine)
+    order = np.argsort(size)
+    if size[order[2]] >= COARSE_RATIO * size[order[1]]:
+        return int(order[2])
+    if acquisition_axis is not None:
+        return acquisition_axis
+    fewest, next_fewest = np.argsort(shape, kind="stable")[:2]
+    if 2 * shape[fewest] < shape[next_fewest]:
+        return int(fewest)
+    return resolve_slice_axis("axial", affine, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceView:
+    """How slices along one array axis are turned upright, as a radiologist sees them.
+
+    Axial and coronal: the patient's left on the image's right; coronal and sagittal: superior on top; axial: anterior
+    on top; sagittal: anterior on the image's left.
+
+    Attributes:
+        axis: array axis of the slices.
+        row_axis: array axis that runs down the picture.
+        column_axis: array axis that runs to the right of the picture.
+        flip_rows: the stored axis runs up the picture.
+        flip_columns: the stored axis runs to the left of the picture.
+    """
+
+    axis: int
+    row_axis: int
+    column_axis: int
+    flip_rows: bool
+    flip_columns: bool
+
+    @classmethod
+    def upright(cls, affine: Affine, axis: int) -> SliceView:
+        """The upright view of slices along array axis ``axis``."""
+        orientation = closest_axes(affine)
+        by_world = {int(world): (array, int(sign)) for array, (world, sign) in enumerate(orientation)}
+        plane = int(orientation[axis, 0])
+        # Wanted direction of each picture axis: rows run down to I (or P in axial), columns run to L (or P in sagittal).
+        row_world = 1 if plane == 2 else 2
+        column_world = 1 if plane == 0 else 0
+        (row_axis, row_sign), (column_axis, column_sign) = by_world[row_world], by_world[column_world]
+        return cls(axis, row_axis, column_axis, flip_rows=row_sign > 0, flip_columns=column_sign > 0)
+
+    def slices(self, volume: torch.Tensor) -> torch.Tensor:
+        """(C, X, Y, Z) -> (S, C, H, W) view of all slices, rows and columns in place but not yet flipped."""
+        return volume.permute(1 + self.axis, 0, 1 + self.row_axis, 1 + self.column_axis)
+
+    def flip(self, slices: torch.Tensor) -> torch.Tensor:
+        """(..., H, W) -> the same turned upright, or back: the flip is its own inverse."""
+        dims = [dim for dim, flipped in ((-2, self.flip_rows), (-1, self.flip_columns)) if flipped]
+        return slices.flip(dims) if dims else slices

@@ -1,0 +1,243 @@
+"""State dicts in and out: CLIP backbones in OpenAI's or open_clip's format, and the authors' prompts."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import safetensors.torch
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+from torch import Tensor, nn
+
+from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.networks.stem import ConvolutionalStem
+from anomalyclip_monai.types import PathLike
+
+logger = logging.getLogger(__name__)
+
+StateDict = Mapping[str, Tensor]
+
+_OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
+"""Scalars that only OpenAI's own archives carry beside the weights."""
+
+
+def load_backbone(
+    weights: PathLike, config: PathLike | None = None, *, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """Build a CLIP from a weights file and its description.
+
+    Args:
+        weights: ``.safetensors``, or a ``torch.save`` file of tensors (read with ``weights_only``).
+        config: JSON in the form of open_clip's ``open_clip_config.json``; by default the file of that name beside
+            the weights. A section ``stem`` replaces ``visual.conv1`` by a :class:`ConvolutionalStem`.
+        dtype: floating point type of the tower in memory.
+
+    Raises:
+        WeightsError: a file is missing or damaged, or a key does not match.
+    """
+    weights = Path(weights)
+    config_path = Path(config) if config is not None else weights.with_name("open_clip_config.json")
+    state = read_state_dict(weights)
+    if not config_path.is_file():
+        raise WeightsError(
+            "E_WEIGHTS", "the description of the backbone is missing", config_path, "reinstall the bundle"
+        )
+    try:
+        description = json.loads(config_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError("E_WEIGHTS", "is not JSON", config_path, "reinstall the bundle") from error
+    try:
+        return clip_from_state_dict(state, description, dtype=dtype)
+    except WeightsError as error:
+        raise WeightsError(error.code, error.what, weights, error.todo) from error
+
+
+def read_state_dict(path: PathLike) -> dict[str, Tensor]:
+    """Tensors by name from a ``.safetensors`` or ``torch.save`` file, never executing code from it.
+
+    Raises:
+        WeightsError: the file is missing, damaged or holds something else (``E_WEIGHTS``).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError("E_WEIGHTS", "weights are missing", path, "reinstall the bundle or download its weights")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # parsers of damaged files raise whatever they meet
+        message = f"weights cannot be read ({type(error).__name__}), the file is damaged or of another kind"
+        raise WeightsError("E_WEIGHTS", message, path, "get the file again") from error
+    while isinstance(content, Mapping) and len(nested := [k for k in ("state_dict", "model") if k in content]):
+        content = content[nested[0]]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError("E_WEIGHTS", "holds no table of named tensors", path, "give a state dict")
+    return dict(content)
+
+
+def clip_from_state_dict(
+    state_dict: StateDict,
+    config: Mapping[str, Any] | None = None,
+    *,
+    quick_gelu: bool | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> nn.Module:
+    """Build an open_clip ``CLIP`` and load weights into it with every key matched.
+
+    Args:
+        state_dict: keys as in OpenAI's CLIP (``visual.conv1.weight``, ``transformer.resblocks.0...``), which
+            open_clip shares, or with the text tower under ``text.`` as in open_clip's ``CustomTextCLIP``.
+            A ``module.`` prefix and OpenAI's scalar entries are dropped.
+        config: ``{"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}`` as in open_clip's model files, or with
+            these under ``model_cfg``, and optionally a ``stem``. Without it sizes are read off the tensors, heads
+            by OpenAI's rule (width / 64).
+        quick_gelu: the activation, over what ``config`` says. Without ``config`` it must be given, except for
+            OpenAI's own archives: weights do not show it, and the wrong one runs without an error.
+        dtype: floating point type of the tower in memory.
+
+    Raises:
+        WeightsError: keys or sizes do not match (``E_BACKBONE``), or the activation is unknown.
+    """
+    state = {key.removeprefix("module.").replace("text.", "", 1) if key.startswith(("module.text.", "text."))
+             else key.removeprefix("module."): value for key, value in state_dict.items()}  # fmt: skip
+    from_openai = any(key in state for key in _OPENAI_MARKS)
+    for key in _OPENAI_MARKS:
+        state.pop(key, None)
+    if config is None:
+        if quick_gelu is None and not from_openai:
+            raise WeightsError(
+                "E_BACKBONE", "the activation of this CLIP is unknown", None, "give a config, or quick_gelu=True or False"
+            )
+        config = config_from_shapes(state)
+    model = config.get("model_cfg", config)
+    activation = bool(model.get("quick_gelu", False)) or from_openai if quick_gelu is None else quick_gelu
+    vision, text = dict(model["vision_cfg"]), dict(model["text_cfg"])
+    with torch.device("meta"):
+        clip = CLIP(model["embed_dim"], CLIPVisionCfg(**vision), CLIPTextCfg(**text), quick_gelu=activation)
+    # The causal mask is computed, not stored; on the meta device it has no values.
+    clip.attn_mask = torch.full_like(clip.attn_mask, float("-inf"), device="cpu").triu_(1)
+    if stem := config.get("stem"):
+        clip.visual.conv1 = ConvolutionalStem(**stem)
+    clip.visual.conv1 = clip.visual.conv1.to_empty(device="cpu")
+    _load_every_key(clip, {key: _cast(value, dtype) for key, value in state.items()})
+    return clip.eval().requires_grad_(False)
+
+
+def config_from_shapes(state: StateDict) -> dict[str, Any]:
+    """Sizes of an OpenAI-format CLIP read off its tensors, heads by OpenAI's rule (width / 64).
+
+    Raises:
+        WeightsError: this is not the state dict of a CLIP with a vision transformer (``E_BACKBONE``).
+    """
+    try:
+        width, _, patch, _ = state["visual.conv1.weight"].shape
+        grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+        text_width = state["ln_final.weight"].shape[0]
+        return {
+            "embed_dim": state["text_projection"].shape[1],
+            "quick_gelu": True,
+            "vision_cfg": {
+                "image_size": grid * patch,
+                "patch_size": patch,
+                "width": width,
+                "head_width": 64,
+                "layers": _count_blocks(state, "visual.transformer.resblocks."),
+            },
+            "text_cfg": {
+                "context_length": state["positional_embedding"].shape[0],
+                "vocab_size": state["token_embedding.weight"].shape[0],
+                "width": text_width,
+                "heads": text_width // 64,
+                "layers": _count_blocks(state, "transformer.resblocks."),
+            },
+        }
+    except (KeyError, ValueError) as error:
+        raise WeightsError(
+            "E_BACKBONE", f"not the state dict of a CLIP with a vision transformer ({error})", None, "give a ViT CLIP"
+        ) from error
+
+
+def named_config(name: str, pretrained: str | None = None) -> dict[str, Any]:
+    """open_clip's description of a model, with the activation that its published weights were trained with.
+
+    ``ViT-L-14-336`` describes the wrong activation for OpenAI's weights; open_clip only warns and runs. Here the
+    registry of weights decides: of the given tag, or, for weights from a file, where all tags of a name agree.
+
+    Args:
+        name: model name of open_clip, such as ``ViT-L-14-336`` or ``ViT-B-16-quickgelu``.
+        pretrained: tag of published weights, such as ``openai``.
+
+    Raises:
+        WeightsError: open_clip knows no such model or tag (``E_BACKBONE``).
+    """
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise WeightsError("E_BACKBONE", f"open_clip knows no model {name!r}", None, "see open_clip.list_models()")
+    tags = [pretrained] if pretrained else list_pretrained_tags_by_model(name)
+    entries = [get_pretrained_cfg(name, tag) for tag in tags]
+    if pretrained and not entries[0]:
+        known = ", ".join(list_pretrained_tags_by_model(name)) or "none"
+        raise WeightsError("E_BACKBONE", f"{name} has no weights {pretrained!r}", None, f"known: {known}")
+    activations = {bool(entry.get("quick_gelu", False)) for entry in entries}
+    if len(activations) == 1 and (published := activations.pop()) != bool(config.get("quick_gelu", False)):
+        logger.info("%s: activation corrected to that of its published weights, quick_gelu=%s", name, published)
+        config["quick_gelu"] = published
+    return dict(config)
+
+
+def prompts_from_authors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The authors' prompt state dict -> the prompts of :class:`AnomalyCLIP`, in float32.
+
+    ``ctx_pos`` and ``ctx_neg`` (1, 1, n_ctx, width) become ``ctx`` (2, n_ctx, width), normal first;
+    ``compound_prompts_text.i`` becomes ``deep.i``. Unused projections and token buffers are left out.
+
+    Args:
+        state_dict: the dict itself or the ``{"prompt_learner": dict}`` that the authors save.
+
+    Raises:
+        WeightsError: these are not the authors' prompts (``E_PROMPTS``).
+    """
+    state = state_dict.get("prompt_learner", state_dict)
+    try:
+        ctx = torch.stack([state[f"ctx_{side}"].float().reshape(state["ctx_pos"].shape[-2:]) for side in ("pos", "neg")])
+        depth = sum(key.startswith("compound_prompts_text.") for key in state)
+        deep = {f"deep.{i}": state[f"compound_prompts_text.{i}"].float() for i in range(depth)}
+    except (KeyError, AttributeError, RuntimeError) as error:
+        raise WeightsError(
+            "E_PROMPTS", f"not a prompt checkpoint of the authors ({error})", None, "give their epoch_15.pth"
+        ) from error
+    return {"ctx": ctx, **deep}
+
+
+def _load_every_key(clip: nn.Module, state: dict[str, Tensor]) -> None:
+    own = clip.state_dict()
+    problems = [f"{key} is missing" for key in own if key not in state]
+    problems += [f"{key} is unknown" for key in state if key not in own]
+    problems += [
+        f"{key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise WeightsError(
+            "E_BACKBONE",
+            f"weights and description of the backbone do not match: {', '.join(problems[:4])}{more}",
+            None,
+            "use the description that belongs to the weights",
+        )
+    clip.load_state_dict(state, assign=True)
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _count_blocks(state: StateDict, prefix: str) -> int:
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})

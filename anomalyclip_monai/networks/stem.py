@@ -1,0 +1,54 @@
+"""A pretrained convolutional stem in the place of a vision transformer's patch embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvolutionalStem(nn.Module):
+    """(B, 3, H, W) -> (B, width, H / 8, W / 8): timm features under a top-down neck (Lin et al., CVPR 2017).
+
+    Stands where open_clip's ``visual.conv1`` stands, so that nothing else of the tower changes. The patch token
+    sees the neck and, past it, the encoder's own features at stride 8.
+
+    Args:
+        timm_model: name of an encoder with ``features_only``; never downloads weights.
+        out_indices: encoder stages with strides 8, 16, 32 ..., finest first.
+        neck_width: channels of the neck.
+        width: channels of the tokens.
+    """
+
+    def __init__(self, timm_model: str, out_indices: Sequence[int], neck_width: int, width: int) -> None:
+        super().__init__()
+        self.encoder = timm.create_model(
+            timm_model, pretrained=False, features_only=True, out_indices=tuple(out_indices)
+        )
+        channels = self.encoder.feature_info.channels()
+        self.stride = max(self.encoder.feature_info.reduction())
+        """H and W must be multiples of this."""
+        self.lateral = nn.ModuleList(nn.Conv2d(count, neck_width, 1) for count in channels)
+        self.smooth = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(neck_width, neck_width, 3, padding=1, groups=neck_width),
+                nn.Conv2d(neck_width, neck_width, 1),
+                nn.ReLU(),
+            )
+            for _ in channels
+        )
+        self.project = nn.Conv2d(neck_width + channels[0], width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, width, H / 8, W / 8)."""
+        features = self.encoder(images)
+        neck: Tensor | None = None
+        for feature, lateral, smooth in reversed(list(zip(features, self.lateral, self.smooth, strict=True))):
+            level = lateral(feature)
+            if neck is not None:
+                level = level + F.interpolate(neck, level.shape[-2:], mode="bilinear", align_corners=False)
+            neck = level + smooth(level)
+        return self.project(torch.cat([neck, features[0]], dim=1))

@@ -1,0 +1,174 @@
+"""The result of one case, in memory and as files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+
+from anomalyclip_monai.data.geometry import SliceView
+from anomalyclip_monai.data.volume import Source
+from anomalyclip_monai.exceptions import AnomalyCLIPError
+from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.outputs.nifti import write_nifti
+from anomalyclip_monai.outputs.preview import draw_preview
+from anomalyclip_monai.transforms.post import Lesion, Threshold
+from anomalyclip_monai.types import Affine, PathLike, Record
+
+_VERSIONED = ("anomalyclip-monai", "monai", "torch", "open_clip_torch", "numpy")
+
+
+@dataclass(slots=True)
+class Result:
+    """What was found in one case. For a case that failed only ``case`` and ``error`` are set.
+
+    Attributes:
+        case: its name, a relative path.
+        error: why it failed.
+        image: (1|3, X, Y, Z) float32 in [0, 1], as the network saw it.
+        heatmap: (1, X, Y, Z) float32 in [0, 1] on the input's grid, with its affine.
+        mask: (1, X, Y, Z) uint8, 1 for lesions.
+        roi: (1, X, Y, Z) bool, the region of interest that was given.
+        score: of the case, in [0, 1].
+        slice_scores: (S,), in [0, 1], along ``slice_axis``.
+        slice_axis: array axis of the slices.
+        lesions: the highest peak first.
+        threshold: value and origin.
+        preset: name, reason and what is known of the model on such images.
+        warnings: one sentence each.
+        source: what the input's file says of it.
+        model: names and hashes of bundle, weights and prompts.
+        device: where the network ran.
+        seconds: from the start of reading to the result.
+    """
+
+    case: str
+    error: AnomalyCLIPError | None = None
+    image: MetaTensor | None = None
+    heatmap: MetaTensor | None = None
+    mask: MetaTensor | None = None
+    roi: torch.Tensor | None = None
+    score: float = math.nan
+    slice_scores: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    slice_axis: int = 2
+    lesions: list[Lesion] = field(default_factory=list)
+    threshold: Threshold = field(default_factory=lambda: Threshold(math.nan, "none"))
+    preset: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    source: Source = field(default_factory=lambda: Source("memory"))
+    model: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    seconds: float = 0.0
+
+    @classmethod
+    def from_record(cls, record: Record, *, model: dict[str, str], device: str) -> Result:
+        """The result in a record that went through the bundle's pre- and post-processing."""
+        return cls(
+            case=record["case"],
+            image=record["image"],
+            heatmap=record["heatmap"],
+            mask=record["pred"],
+            roi=record.get("roi"),
+            score=record["score"],
+            slice_scores=np.asarray(record["slice_scores"], dtype=np.float32),
+            slice_axis=record["slice_axis"],
+            lesions=record["lesions"],
+            threshold=record["threshold"],
+            preset=record["preset"],
+            warnings=record["notes"],
+            source=record["source"],
+            model=model,
+            device=device,
+            seconds=time.monotonic() - record["started"],
+        )
+
+    @property
+    def affine(self) -> Affine:
+        """(4, 4) voxel index to RAS mm."""
+        return np.asarray(self._found(self.heatmap).affine, dtype=np.float64)
+
+    @property
+    def is_photo(self) -> bool:
+        """Whether this is a single picture without physical size."""
+        return not self.source.has_physical_size and self._found(self.heatmap).shape[-1] == 1
+
+    def scores(self) -> dict[str, Any]:
+        """The content of ``scores.json``: JSON types, no path outside the case, no patient attribute."""
+        return {
+            "case": self.case,
+            "score": self.score,
+            "slice_axis": self.slice_axis,
+            "slice_scores": [round(float(score), 6) for score in self.slice_scores],
+            "threshold": asdict(self.threshold),
+            "lesions": [asdict(lesion) for lesion in self.lesions],
+            "physical_size": self.source.has_physical_size,
+            "roi": self.roi is not None,
+            "model": self.model,
+            "preset": self.preset,
+            "warnings": self.warnings,
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONED}},
+            "device": self.device,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def save(self, out: PathLike) -> Path:
+        """Write the files of this case to ``out/<case>/`` and return that folder.
+
+        ``heatmap.nii.gz``, ``mask.nii.gz``, ``scores.json`` and ``preview.png``; for a photo also ``heatmap.png``
+        (16 bit, 65535 for 1) and ``mask.png`` (255 for lesions).
+
+        Raises:
+            AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``.
+        """
+        heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
+        folder = Path(out) / self.case
+        write_nifti(folder / "heatmap.nii.gz", heatmap.astype(np.float32), self.affine)
+        write_nifti(folder / "mask.nii.gz", mask.astype(np.uint8), self.affine)
+        if self.is_photo:
+            _save_image(folder / "heatmap.png", Image.fromarray(np.round(heatmap[..., 0].T * 65535).astype(np.uint16)))
+            _save_image(folder / "mask.png", Image.fromarray(mask[..., 0].T * np.uint8(255)))
+        _save_image(folder / "preview.png", self.preview())
+        with whole_file(folder / "scores.json") as temporary:
+            temporary.write_text(json.dumps(self.scores(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        return folder
+
+    def preview(self) -> Image.Image:
+        """The most abnormal slices with heatmap and mask over the anatomy, see ``outputs.preview``."""
+        return draw_preview(
+            self._found(self.image).as_tensor(),
+            self._found(self.heatmap).as_tensor(),
+            self._found(self.mask).as_tensor(),
+            SliceView.upright(self.affine, self.slice_axis),
+            affine=self.affine,
+            slice_scores=self.slice_scores,
+            threshold=self.threshold.value,
+            score=self.score,
+            roi=self.roi,
+        )
+
+    def _found(self, value: MetaTensor | None) -> MetaTensor:
+        if value is None:
+            raise self.error or AnomalyCLIPError("E_RESULT", "this result is empty", None, "run the case first")
+        return value
+
+
+def _save_image(path: Path, image: Image.Image) -> None:
+    with whole_file(path) as temporary:
+        image.save(temporary)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,45 @@
+"""The writing step of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.transforms import SaveImaged
+from monai.transforms.transform import MapTransform
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.outputs.result import Result
+from anomalyclip_monai.types import PathLike, Record
+
+
+class SaveImageResultd(SaveImaged):
+    """Write the files of a case, see :meth:`Result.save`.
+
+    A ``SaveImaged`` by class and name, because MONAI Label and MONAI Deploy leave such transforms out by these.
+
+    Args:
+        keys: key of the mask.
+        output_dir: results go to ``output_dir/<case>/``.
+        bundle_root: whose weights are named in ``scores.json``.
+        device: named in ``scores.json``.
+    """
+
+    def __init__(self, keys: str, output_dir: PathLike, bundle_root: PathLike, device: Any = "") -> None:
+        # MONAI's own constructor sets up its writers, none of which is used here.
+        MapTransform.__init__(self, keys)
+        self.output_dir = Path(output_dir)
+        self.bundle_root = Path(bundle_root)
+        self.device = device
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Record:
+        """Write one record and return it.
+
+        Raises:
+            OutputError: a file cannot be written (``E_WRITE``).
+        """
+        record: Record = {str(key): value for key, value in data.items()}
+        model = resources.fingerprint(self.bundle_root)
+        Result.from_record(record, model=model, device=str(self.device)).save(self.output_dir)
+        return record

@@ -1,0 +1,16 @@
+"""MONAI transforms before and after the network; the writing one is in ``outputs``."""
+
+from anomalyclip_monai.transforms.load import LoadImageCase, LoadImageCased
+from anomalyclip_monai.transforms.post import FindLesionsd, Lesion, Threshold
+from anomalyclip_monai.transforms.preset import ApplyPreset, ApplyPresetd, Preset
+
+__all__ = [
+    "ApplyPreset",
+    "ApplyPresetd",
+    "FindLesionsd",
+    "Lesion",
+    "LoadImageCase",
+    "LoadImageCased",
+    "Preset",
+    "Threshold",
+]

@@ -1,0 +1,133 @@
+"""MONAI's loading step on this package's own readers: geometry untouched, no default reader ever asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImage, LoadImaged
+from monai.transforms.transform import MapTransform, Transform
+
+from anomalyclip_monai.data.cases import Case, the_case
+from anomalyclip_monai.data.nifti import volume_from_nibabel
+from anomalyclip_monai.data.volume import Source, Volume
+from anomalyclip_monai.exceptions import CaseError
+from anomalyclip_monai.types import Record
+
+
+class LoadImageCase(LoadImage):
+    """A path, :class:`~anomalyclip_monai.data.Case`, nibabel image or ``MetaTensor`` -> :class:`Volume`.
+
+    Args:
+        volume: which volume of a 4D file, counted from 0.
+    """
+
+    def __init__(self, volume: int | None = None) -> None:
+        # MONAI's own constructor registers readers, one of which prints on every call; none is used here.
+        Transform.__init__(self)
+        self.volume = None if volume is None else int(volume)
+        self.image_only = True
+
+    def __call__(self, filename: Any, reader: Any = None) -> Volume:
+        """Read; ``reader`` is there for MONAI's signature and is not used.
+
+        Raises:
+            AnomalyCLIPError: it cannot be read.
+        """
+        if isinstance(filename, Volume):
+            return filename
+        if isinstance(filename, nib.spatialimages.SpatialImage):
+            return volume_from_nibabel(filename, volume=self.volume)
+        if isinstance(filename, torch.Tensor):
+            return _from_tensor(filename)
+        case = filename if isinstance(filename, Case) else the_case(filename)
+        return case.read(self.volume)
+
+
+class LoadImageCased(LoadImaged):
+    """Dictionary version of :class:`LoadImageCase`.
+
+    ``image`` becomes a ``MetaTensor`` (1|3, X, Y, Z) in modality values; the record also gets ``source``
+    (:class:`~anomalyclip_monai.data.Source`), ``case``, ``notes`` (a list of sentences) and ``started`` (seconds).
+    ``roi``, where it is there, becomes a boolean tensor (1, X, Y, Z) of the same grid.
+
+    Args:
+        keys: the image's key.
+        volume: which volume of a 4D file, counted from 0.
+        roi_key: the mask's key.
+    """
+
+    def __init__(self, keys: str = "image", volume: int | None = None, roi_key: str = "roi") -> None:
+        MapTransform.__init__(self, keys)
+        self._loader = LoadImageCase(volume)
+        self.roi_key = roi_key
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> Record:
+        """Load all keys of a record.
+
+        Raises:
+            AnomalyCLIPError: an image cannot be read, or the mask has another grid (``E_ROI``).
+        """
+        record: Record = {str(key): value for key, value in data.items()}
+        record.setdefault("started", time.monotonic())
+        for key in self.key_iterator(record):
+            given = record[key]
+            volume = self._loader(given)
+            record[key] = image = to_meta_tensor(volume)
+            if not self._loader.image_only:  # the way MONAI Label asks
+                record[f"{key}_meta_dict"] = dict(image.meta)
+            record["source"] = volume.source
+            record.setdefault("case", given.name if isinstance(given, Case) else "case")
+            record["notes"] = list(volume.source.warnings)
+            if record.get(self.roi_key) is not None:
+                record[self.roi_key] = _load_roi(record[self.roi_key], volume)
+            else:
+                record.pop(self.roi_key, None)
+        return record
+
+
+def to_meta_tensor(volume: Volume) -> MetaTensor:
+    """:class:`Volume` -> ``MetaTensor`` with what MONAI's tools look for, and no path and no patient attribute."""
+    affine = torch.from_numpy(volume.affine.copy())
+    axis = volume.source.acquisition_axis
+    meta = {
+        "spatial_shape": np.array(volume.data.shape[1:]),
+        "original_affine": volume.affine.copy(),
+        "acquisition_axis": -1 if axis is None else axis,
+    }
+    return MetaTensor(torch.from_numpy(volume.data), affine=affine, meta=meta)
+
+
+def _from_tensor(image: torch.Tensor) -> Volume:
+    """(X, Y, Z) or (1|3, X, Y, Z), for a ``MetaTensor`` with its affine."""
+    data = np.asarray(image.detach().cpu(), dtype=np.float32)
+    data = data[np.newaxis] if data.ndim == 3 else data
+    if data.ndim != 4 or data.shape[0] not in (1, 3) or 0 in data.shape:
+        what = f"a tensor of shape {tuple(image.shape)} is not a volume"
+        raise CaseError("E_GEOMETRY", what, None, "give (X, Y, Z) or (1 or 3, X, Y, Z)")
+    affine = np.asarray(image.affine, dtype=np.float64) if isinstance(image, MetaTensor) else np.eye(4)
+    acquired = int(image.meta.get("acquisition_axis", -1)) if isinstance(image, MetaTensor) else -1
+    return Volume(data, affine, Source("memory", acquisition_axis=None if acquired < 0 else acquired))
+
+
+def _load_roi(given: Any, image: Volume) -> torch.Tensor:
+    """-> (1, X, Y, Z) bool, on the grid of ``image``."""
+    path = Path(given) if isinstance(given, (str, Path)) else None
+    roi = LoadImageCase()(given)
+    shape, wanted = roi.data.shape[1:], image.data.shape[1:]
+    if shape != wanted:
+        raise CaseError("E_ROI", f"the mask is {shape}, the image {wanted}", path, "make the mask on the image's grid")
+    offset = float(np.abs(roi.affine - image.affine).max())
+    if offset > 0.01 and roi.source.kind != "photo":
+        what = f"the mask lies elsewhere in space, its affine differs by {offset:.3g}"
+        raise CaseError("E_ROI", what, path, "make the mask on the image's grid")
+    inside = torch.from_numpy((roi.data > 0).any(axis=0, keepdims=True))
+    if not inside.any():
+        raise CaseError("E_ROI", "the mask is empty", path, "check the mask")
+    return inside

@@ -1,0 +1,222 @@
+"""From a heatmap to scores, a lesion mask and a lesion table."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms.transform import MapTransform
+from skimage.measure import label, regionprops
+
+from anomalyclip_monai.data.geometry import voxel_volume
+from anomalyclip_monai.data.volume import Source
+from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.types import Affine, Record
+
+TOP_SLICES = 3
+"""The case score is the mean of this many highest slice scores, or of all if there are fewer."""
+
+TOP_FRACTION = 0.02
+"""Share of the pixels inside a region of interest whose mean is the score of a slice."""
+
+DEFAULT_MIN_VOLUME_MM3 = 20.0
+"""Smaller lesions are left out of mask and table; photos, which have no size in mm, keep all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Heatmap value from which a voxel belongs to the mask, and where it comes from."""
+
+    value: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lesion:
+    """One connected component of the mask (26-connected, 8-connected in a single slice).
+
+    Attributes:
+        volume_mm3: None where voxels have no physical size.
+        voxels: number of voxels.
+        centroid_voxel: mean voxel index.
+        centroid_world_mm: its position in RAS mm; None where voxels have no physical size.
+        bbox_voxel: first corner, and the corner behind the last voxel (half-open).
+        peak: highest heatmap value.
+        mean: mean heatmap value.
+    """
+
+    volume_mm3: float | None
+    voxels: int
+    centroid_voxel: tuple[float, float, float]
+    centroid_world_mm: tuple[float, float, float] | None
+    bbox_voxel: tuple[tuple[int, int, int], tuple[int, int, int]]
+    peak: float
+    mean: float
+
+
+def case_score(slice_scores: torch.Tensor) -> float:
+    """(S,) -> mean of the highest :data:`TOP_SLICES` scores."""
+    return float(slice_scores.float().topk(min(TOP_SLICES, len(slice_scores))).values.mean())
+
+
+def roi_slice_scores(heatmap: torch.Tensor, roi: torch.Tensor, axis: int) -> torch.Tensor:
+    """(1, X, Y, Z) and a mask of the same shape -> (S,) scores inside the mask, 0 for slices without it."""
+    scores = torch.zeros(heatmap.shape[1 + axis])
+    pairs = zip(heatmap[0].unbind(axis), roi[0].unbind(axis), strict=True)
+    for index, (values, inside) in enumerate(pairs):
+        if inside.any():
+            inner = values[inside]
+            scores[index] = inner.topk(max(1, round(TOP_FRACTION * len(inner)))).values.mean()
+    return scores
+
+
+def resolve_threshold(
+    threshold: str | float, shipped: Mapping[str, Any] | None, heatmap: torch.Tensor, inside: torch.Tensor | None = None
+) -> Threshold:
+    """The threshold that was asked for.
+
+    Args:
+        threshold: ``auto`` for the one shipped with the weights, a value in (0, 1], or ``quantile:Q`` of this case's
+            heatmap, of the part inside the mask if there is one.
+        shipped: ``{"value", "origin"}`` of the bundle; None stands for .5, uncalibrated.
+        heatmap: (1, X, Y, Z).
+        inside: mask of the region of interest.
+
+    Raises:
+        UsageError: the text is none of these (``E_THRESHOLD``).
+    """
+    text = str(threshold).strip()
+    if text == "auto":
+        shipped = shipped or {"value": 0.5, "origin": "uncalibrated"}
+        return Threshold(float(shipped["value"]), str(shipped["origin"]))
+    kind, _, number = text.rpartition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        value = float("nan")
+    if kind == "quantile" and 0 < value < 1:
+        values = heatmap[inside] if inside is not None else heatmap
+        return Threshold(float(np.quantile(np.asarray(values), value)), f"{text} of this case")
+    if kind == "" and 0 < value <= 1:
+        return Threshold(value, "given")
+    raise UsageError("E_THRESHOLD", f"threshold {text!r} is none", None, "use auto, a value above 0 up to 1 or quantile:Q")
+
+
+def find_lesions(
+    heatmap: np.ndarray, threshold: float, affine: Affine, *, min_volume: float = 0.0, has_physical_size: bool = True
+) -> tuple[np.ndarray, list[Lesion]]:
+    """(X, Y, Z) heatmap -> uint8 mask of the same shape and its lesions, the highest peak first.
+
+    Args:
+        heatmap: values in [0, 1].
+        threshold: voxels at or above it are abnormal.
+        affine: (4, 4) voxel index to RAS mm.
+        min_volume: smaller components are dropped, in mm3, or in pixels without a physical size.
+        has_physical_size: whether voxels have a size in mm.
+    """
+    components = label(heatmap >= threshold, connectivity=heatmap.ndim)
+    voxel = voxel_volume(affine) if has_physical_size else 1.0
+    mask = np.zeros(heatmap.shape, dtype=np.uint8)
+    lesions = []
+    for region in regionprops(components, intensity_image=heatmap):
+        if region.area * voxel < min_volume:
+            continue
+        values = heatmap[region.slice][region.image]
+        mask[region.slice][region.image] = 1
+        centroid = np.asarray(region.centroid)
+        world = affine[:3, :3] @ centroid + affine[:3, 3]
+        lesions.append(
+            Lesion(
+                volume_mm3=float(region.area * voxel) if has_physical_size else None,
+                voxels=int(region.area),
+                centroid_voxel=_triple(centroid),
+                centroid_world_mm=_triple(world) if has_physical_size else None,
+                bbox_voxel=(tuple(map(int, region.bbox[:3])), tuple(map(int, region.bbox[3:]))),
+                peak=float(values.max()),
+                mean=float(values.mean(dtype=np.float64)),
+            )
+        )
+    return mask, sorted(lesions, key=lambda lesion: -lesion.peak)
+
+
+class FindLesionsd(MapTransform):
+    """Turn the network's heatmap under ``pred`` into everything that is reported of a case.
+
+    ``pred`` becomes the lesion mask (1, X, Y, Z) uint8, a label map as viewers expect it; the heatmap moves to
+    ``heatmap``. The record gets ``slice_scores``, ``slice_axis``, ``score``, ``threshold``, ``lesions`` and, for
+    MONAI Label, ``result`` with JSON types only.
+
+    Args:
+        keys: key of the heatmap.
+        threshold: see :func:`resolve_threshold`.
+        shipped_threshold: ``{"value", "origin"}`` of the bundle's weights.
+        min_volume: in mm3; by default 20, and 0 pixels for photos.
+    """
+
+    def __init__(
+        self,
+        keys: str = "pred",
+        threshold: str | float = "auto",
+        shipped_threshold: Mapping[str, Any] | None = None,
+        min_volume: float | None = None,
+    ) -> None:
+        super().__init__(keys)
+        self.threshold = threshold
+        self.shipped_threshold = shipped_threshold
+        self.min_volume = None if min_volume is None else float(min_volume)
+        resolve_threshold(threshold, shipped_threshold, torch.zeros(1))  # refuse a wrong one before any work
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Record:
+        """Post-process one record."""
+        record: Record = {str(key): value for key, value in data.items()}
+        source = record.get("source") or Source("memory")
+        roi = record.get("roi")
+        for key in self.key_iterator(record):
+            heatmap = record[key].detach().cpu().float()
+            meta = dict(heatmap.meta)
+            plain = heatmap.as_tensor()
+            axis = int(meta.pop("slice_axis").flatten()[0])
+            scores = meta.pop("slice_scores").flatten().cpu()
+            halvings = int(meta.pop("batch_halvings").flatten()[0])
+            notes = list(record.get("notes", []))
+            if halvings:
+                notes.append(f"memory ran out, the batch of slices was halved {halvings} times")
+            if roi is not None:
+                scores = roi_slice_scores(plain, roi, axis)
+            threshold = resolve_threshold(self.threshold, self.shipped_threshold, plain, roi)
+            if threshold.origin == "uncalibrated":
+                notes.append(f"the threshold {threshold.value:g} was not calibrated for this model")
+            affine = np.asarray(heatmap.affine, dtype=np.float64).reshape(-1, 4, 4)[0]
+            default = DEFAULT_MIN_VOLUME_MM3 if source.has_physical_size else 0.0
+            mask, lesions = find_lesions(
+                np.asarray(plain[0]) if roi is None else np.where(roi[0], plain[0], 0),
+                threshold.value,
+                affine,
+                min_volume=default if self.min_volume is None else self.min_volume,
+                has_physical_size=source.has_physical_size,
+            )
+            record["heatmap"] = MetaTensor(plain, affine=torch.from_numpy(affine), meta=meta)
+            record[key] = MetaTensor(torch.from_numpy(mask)[None], affine=torch.from_numpy(affine), meta=meta)
+            record |= {
+                "slice_scores": scores,
+                "slice_axis": axis,
+                "score": case_score(scores),
+                "threshold": threshold,
+                "lesions": lesions,
+                "notes": notes,
+            }
+            record["result"] = {
+                "score": record["score"],
+                "slice_scores": scores.tolist(),
+                "lesions": len(lesions),
+                "threshold": threshold.value,
+            }
+        return record
+
+
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])

@@ -1,0 +1,201 @@
+"""Modality presets: which intensities become [0, 1], chosen per case."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from monai.transforms.transform import MapTransform, Transform
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.data.geometry import spacing
+from anomalyclip_monai.data.volume import Source
+from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.types import Affine, Record
+
+Scaling = Literal["window", "percentile", "range"]
+
+HEAD_PARTS = {"HEAD", "BRAIN", "SKULL", "HEADNECK", "ORBIT", "IAC", "PITUITARY", "FACE"}
+"""Values of DICOM Body Part Examined (PS3.16 annex L) that are read as the head."""
+
+CHEST_PARTS = {"CHEST", "THORAX", "LUNG"}
+
+HEAD_EXTENT_MM = 300.0
+"""A CT without a body part that spans less than this in its two longer directions is taken for a head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How modality values become [0, 1].
+
+    Attributes:
+        name: name of the preset.
+        scaling: ``window`` (HU), ``percentile`` (0 to a percentile of the foreground) or ``range``.
+        window_center: centre of the window in HU.
+        window_width: width of the window in HU.
+        upper_percentile: percentile of the foreground that becomes 1.
+        foreground_fraction: the foreground is brighter than this fraction of the volume's mean.
+        lower: value that becomes 0.
+        upper: value that becomes 1.
+        reason: where the values come from.
+    """
+
+    name: str
+    scaling: Scaling
+    window_center: float = 0.0
+    window_width: float = 1.0
+    upper_percentile: float = 99.8
+    foreground_fraction: float = 0.3
+    lower: float = 0.0
+    upper: float = 255.0
+    reason: str = ""
+
+    @classmethod
+    def from_table(cls, name: str, table: Mapping[str, Any]) -> Preset:
+        """A preset from the table of a YAML file.
+
+        Raises:
+            UsageError: an entry is unknown or out of range (``E_PRESET``).
+        """
+        known = {field.name for field in fields(cls)} - {"name"}
+        unknown = sorted(set(table) - known)
+        if unknown:
+            raise UsageError("E_PRESET", f"preset {name} has unknown entries: {', '.join(unknown)}", None, "remove them")
+        scaling = table.get("scaling")
+        if scaling not in get_args(Scaling):
+            raise UsageError("E_PRESET", f"preset {name} has scaling {scaling!r}", None, "use window, percentile or range")
+        values = {key: str(value) if key in ("scaling", "reason") else float(value) for key, value in table.items()}
+        preset = cls(name=name, **values)  # type: ignore[arg-type]
+        if preset.window_width <= 0 or preset.upper <= preset.lower or not 0 < preset.upper_percentile <= 100:
+            raise UsageError("E_PRESET", f"preset {name} has an empty range", None, "make its upper limit the greater")
+        return preset
+
+    def limits(self, data: torch.Tensor) -> tuple[float, float]:
+        """The modality values that become 0 and 1 for this volume."""
+        if self.scaling == "window":
+            return self.window_center - self.window_width / 2, self.window_center + self.window_width / 2
+        if self.scaling == "range":
+            return self.lower, self.upper
+        values = np.asarray(data)
+        foreground = values[values > self.foreground_fraction * values.mean(dtype=np.float64)]
+        upper = float(np.percentile(foreground, self.upper_percentile)) if foreground.size else 0.0
+        return 0.0, upper if upper > 0 else 1.0
+
+
+class ApplyPreset(Transform):
+    """(C, X, Y, Z) in modality values -> the same in [0, 1].
+
+    Args:
+        preset: name of a preset, or ``auto`` to choose one per case.
+        table: the preset's values in place of those that are installed under its name.
+    """
+
+    def __init__(self, preset: str = "auto", table: Mapping[str, Any] | None = None) -> None:
+        self.preset = str(preset)
+        self.table = table
+        if self.preset != "auto":
+            self.load(self.preset)
+
+    def load(self, name: str) -> Preset:
+        """The preset of that name."""
+        table = self.table if self.table is not None else resources.preset_table(name)
+        return Preset.from_table(name, table)
+
+    def __call__(self, data: torch.Tensor, affine: Affine, source: Source) -> tuple[torch.Tensor, Preset, str]:
+        """-> the scaled volume, the preset and why it was chosen."""
+        if self.preset == "auto":
+            name, reason = choose_preset(source, data, affine)
+        else:
+            name, reason = self.preset, "asked for"
+        preset = self.load(name)
+        if source.kind == "photo":
+            # What a photo file holds is a displayed picture already; a window in HU means nothing there.
+            low, high = 0.0, 255.0
+        else:
+            low, high = preset.limits(data)
+        return ((data.float() - low) / (high - low)).clamp(0, 1), preset, reason
+
+
+class ApplyPresetd(MapTransform):
+    """Dictionary version of :class:`ApplyPreset`.
+
+    The record gets ``preset``: name, reason, scaling and, from ``evidence``, how good the model is there.
+
+    Args:
+        keys: the image's key.
+        preset: name of a preset, or ``auto``.
+        table: values in place of the installed ones.
+        evidence: preset -> what was measured of this bundle's model on such images.
+    """
+
+    def __init__(
+        self,
+        keys: str = "image",
+        preset: str = "auto",
+        table: Mapping[str, Any] | None = None,
+        evidence: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(keys)
+        self.transform = ApplyPreset(preset, table)
+        self.evidence = dict(evidence or {})
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Record:
+        """Scale the image of a record that :class:`LoadImageCased` loaded, or any tensor."""
+        record: Record = {str(key): value for key, value in data.items()}
+        for key in self.key_iterator(record):
+            image = record[key]
+            affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
+            source = record.get("source") or Source("memory")
+            record[key], preset, reason = self.transform(image, affine, source)
+            described = {name: value for name, value in asdict(preset).items() if name in ("name", "scaling")}
+            evidence = self.evidence.get(preset.name, "not measured on such images")
+            record["preset"] = {**described, "chosen": reason, "evidence": evidence}
+        return record
+
+
+def choose_preset(source: Source, data: torch.Tensor, affine: Affine) -> tuple[str, str]:
+    """The preset for a case and the reason, from what its file says or, failing that, from its values."""
+    if source.kind == "photo":
+        return "photo", "a photo"
+    if source.modality:
+        return _by_modality(source, data, affine)
+    low, high = float(data.min()), float(data.max())
+    if low <= -100 and -low >= 0.02 * high:
+        name, why = _ct_by_extent(data, affine)
+        return name, f"values from {low:.0f} to {high:.0f} look like CT; {why}"
+    return "mr_brain", f"values from {low:.4g} to {high:.4g} are no CT numbers; MR of the head assumed"
+
+
+def _by_modality(source: Source, data: torch.Tensor, affine: Affine) -> tuple[str, str]:
+    part = source.body_part.replace(" ", "")
+    said = f"modality {source.modality}" + (f", body part {source.body_part}" if part else "")
+    match source.modality:
+        case "CT" if part:
+            name = "ct_head" if part in HEAD_PARTS else "ct_chest" if part in CHEST_PARTS else "ct_abdomen"
+            return name, said
+        case "CT":
+            name, why = _ct_by_extent(data, affine)
+            return name, f"{said}; {why}"
+        case "MR":
+            if part and part not in HEAD_PARTS:
+                return "mr_body", said
+            return "mr_brain", said if part else f"{said}; no body part, the head assumed"
+        case "US":
+            return "ultrasound", said
+        case "ES":
+            return "colonoscopy", said
+        case "CR" | "DX":
+            return "xray_chest", said
+        case _:
+            return ("photo", said) if data.shape[0] == 3 else ("mr_body", f"{said}, scaled like MR")
+
+
+def _ct_by_extent(data: torch.Tensor, affine: Affine) -> tuple[str, str]:
+    extent = sorted(spacing(affine) * np.array(data.shape[1:]))[1:]
+    size = " x ".join(f"{length:.0f}" for length in extent)
+    if max(extent) < HEAD_EXTENT_MM:
+        return "ct_head", f"{size} mm is the size of a head"
+    return "ct_abdomen", f"{size} mm is the size of a body"
