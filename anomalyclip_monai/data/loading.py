@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from monai.data import Dataset, list_data_collate
+from monai.data import Dataset, decollate_batch, list_data_collate
 
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.types import Record
@@ -52,3 +52,15 @@ def collate_cases(batch: Sequence[Record]) -> Record:
         if key not in tensors:
             collated[key] = [record[key] for record in batch]
     return collated
+
+
+def decollate_cases(batch: Record) -> list[Record]:
+    """The inverse of :func:`collate_cases`; what is neither a tensor nor a list goes to every record."""
+    tensors = {key: value for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    records: list[Record] = decollate_batch(tensors) if tensors else []
+    count = len(records) or max(len(value) for value in batch.values() if isinstance(value, list))
+    return [
+        {key: record[key] if key in tensors else value[index] if isinstance(value, list) else value
+         for key, value in batch.items()}
+        for index, record in enumerate(records or [{}] * count)
+    ]  # fmt: skip

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ignite.engine import Events
-from monai.engines import SupervisedEvaluator
+from ignite.engine import Engine, Events
+from monai.engines import IterationEvents, SupervisedEvaluator
 
-from anomalyclip_monai.data.loading import known_cause
+from anomalyclip_monai.data.loading import decollate_cases, known_cause
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,14 @@ class CaseEvaluator(SupervisedEvaluator):
             done = self.state.epoch_length - len(self.failures)
             raise CaseError("E_CASES", f"{len(self.failures)} of {self.state.epoch_length} cases failed: {lines}", None,
                             f"the other {done} are done") from self.failures[0][1]  # fmt: skip
+
+    def _register_decollate(self) -> None:
+        """Split batches with this package's inverse of its own collation: records hold more than tensors."""
+
+        @self.on(IterationEvents.MODEL_COMPLETED)
+        def _decollate(engine: Engine) -> None:
+            engine.state.batch = decollate_cases(engine.state.batch)
+            engine.state.output = decollate_cases(engine.state.output)
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: Any) -> Any:
         if "error" in batchdata:

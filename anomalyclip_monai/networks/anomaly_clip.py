@@ -239,7 +239,10 @@ class AnomalyCLIP(nn.Module):
                 None,
                 "use the checkpoint of this bundle, or convert the authors' checkpoint first",
             )
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        with torch.no_grad():
+            self.text_features()  # so that a traced network holds them as a constant
+        return result
 
     @staticmethod
     def _to_size(maps: Tensor, images: Tensor) -> Tensor:

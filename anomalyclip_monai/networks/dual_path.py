@@ -89,7 +89,7 @@ def _dual_step(
     attention = block.attn
     batch, count, width = global_path.shape
     qkv = F.linear(block.ln_1(global_path), attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = qkv.view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    query, key, value = qkv.view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
     alike = {"v-v": value, "q-q": query, "k-k": key}[kind]
 
     def merge(heads: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def _embed(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int
     patches = visual.conv1(images.to(visual.class_embedding.dtype))
     rows, columns = int(patches.shape[-2]), int(patches.shape[-1])
     patches = patches.flatten(2).transpose(1, 2)
-    class_token = visual.class_embedding.expand(len(patches), 1, -1)
+    class_token = visual.class_embedding.expand(patches.shape[0], 1, -1)
     tokens = torch.cat([class_token.to(patches.dtype), patches], dim=1)
     positions = resize_positions(visual.positional_embedding, visual.grid_size, (rows, columns))
     return visual.ln_pre(tokens + positions.to(tokens.dtype)), (rows, columns)

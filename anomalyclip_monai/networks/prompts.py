@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,13 +35,18 @@ def tokenize_prompts(context_length: int, n_ctx: int, object_name: str = "object
     Raises:
         ValueError: the prompt does not fit into ``context_length``.
     """
-    tokenizer = SimpleTokenizer(context_length=context_length)
+    tokenizer = _tokenizer()
     context = [CONTEXT_PLACEHOLDER] * n_ctx
     sentences = [" ".join([*context, state.format(object=object_name)]) for state in STATES]
     needed = max(len(tokenizer.encode(sentence)) for sentence in sentences) + 2
     if needed > context_length:
         raise ValueError(f"n_ctx ({n_ctx}) with object {object_name!r} needs {needed} of {context_length} positions")
-    return tokenizer(sentences)
+    return tokenizer(sentences, context_length)
+
+
+@functools.cache
+def _tokenizer() -> SimpleTokenizer:
+    return SimpleTokenizer()  # reads CLIP's vocabulary, a third of a second
 
 
 class TextTower(NamedTuple):

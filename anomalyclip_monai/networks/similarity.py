@@ -15,7 +15,7 @@ def state_probabilities(features: Tensor, text_features: Tensor, temperature: fl
 
 def patches_to_map(probabilities: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """(B, N) of a rows x columns grid -> (B, 1, *size), bilinear between patch centres."""
-    table = probabilities.reshape(len(probabilities), 1, *grid)
+    table = probabilities.reshape(probabilities.shape[0], 1, *grid)
     return F.interpolate(table, size=size, mode="bilinear", align_corners=False)
 
 

@@ -75,7 +75,7 @@ class Result:
         """The result in a record that went through the bundle's pre- and post-processing."""
         return cls(
             case=record["case"],
-            image=record["image"],
+            image=record["image"].cpu(),
             heatmap=record["heatmap"],
             mask=record["pred"],
             roi=record.get("roi"),

@@ -177,11 +177,11 @@ class FindLesionsd(MapTransform):
         roi = record.get("roi")
         for key in self.key_iterator(record):
             heatmap = record[key].detach().cpu().float()
-            meta = dict(heatmap.meta)
+            meta = {name: value for name, value in heatmap.meta.items() if name != "affine"}
             plain = heatmap.as_tensor()
-            axis = int(meta.pop("slice_axis").flatten()[0])
+            axis = _single(meta.pop("slice_axis"))
             scores = meta.pop("slice_scores").flatten().cpu()
-            halvings = int(meta.pop("batch_halvings").flatten()[0])
+            halvings = _single(meta.pop("batch_halvings"))
             notes = list(record.get("notes", []))
             if halvings:
                 notes.append(f"memory ran out, the batch of slices was halved {halvings} times")
@@ -189,7 +189,7 @@ class FindLesionsd(MapTransform):
                 scores = roi_slice_scores(plain, roi, axis)
             threshold = resolve_threshold(self.threshold, self.shipped_threshold, plain, roi)
             if threshold.origin == "uncalibrated":
-                notes.append(f"the threshold {threshold.value:g} was not calibrated for this model")
+                notes.append(f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model")
             affine = np.asarray(heatmap.affine, dtype=np.float64).reshape(-1, 4, 4)[0]
             default = DEFAULT_MIN_VOLUME_MM3 if source.has_physical_size else 0.0
             mask, lesions = find_lesions(
@@ -199,8 +199,8 @@ class FindLesionsd(MapTransform):
                 min_volume=default if self.min_volume is None else self.min_volume,
                 has_physical_size=source.has_physical_size,
             )
-            record["heatmap"] = MetaTensor(plain, affine=torch.from_numpy(affine), meta=meta)
-            record[key] = MetaTensor(torch.from_numpy(mask)[None], affine=torch.from_numpy(affine), meta=meta)
+            record["heatmap"] = MetaTensor(plain, affine=torch.from_numpy(affine), meta=dict(meta))
+            record[key] = MetaTensor(torch.from_numpy(mask)[None], affine=torch.from_numpy(affine), meta=dict(meta))
             record |= {
                 "slice_scores": scores,
                 "slice_axis": axis,
@@ -220,3 +220,8 @@ class FindLesionsd(MapTransform):
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def _single(value: torch.Tensor | int) -> int:
+    """The number in a batch of one, which MONAI's decollation may have taken out of its tensor."""
+    return int(np.asarray(value).flatten()[0])
