@@ -172,7 +172,7 @@ class ResultIterator(Iterator[Result]):
         except AnomalyCLIPError as error:
             return Result(record["case"], error=error)
         except Exception as error:  # one case must never stop the others
-            logger.exception("unexpected error in %s", record["case"])
+            logger.debug("unexpected error in %s", record["case"], exc_info=True)
             what = f"unexpected {_innermost(error)}"
             path = record["image"].path if isinstance(record["image"], Case) else None
             return Result(record["case"], error=CaseError("E_INTERNAL", what, path, "please report this"))
@@ -214,7 +214,9 @@ def _load_network(parser: ConfigParser, root: Path, device: torch.device) -> Ano
     try:
         network: AnomalyCLIP = parser.get_parsed_content("network_def")
     except Exception as error:
-        raise known_cause(error) or WeightsError("E_WEIGHTS", _innermost(error), root, "reinstall the bundle") from error
+        raise known_cause(error) or WeightsError(
+            "E_WEIGHTS", _innermost(error), root, "reinstall the bundle"
+        ) from error
     try:
         network.load_state_dict(prompts)
     except WeightsError as error:

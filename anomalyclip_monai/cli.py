@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,13 +181,14 @@ def _info(arguments: argparse.Namespace) -> int:
     import importlib.metadata
 
     names = ("monai", "torch", "open_clip_torch", "nibabel", "pydicom")
-    models = {}
+    models: dict[str, dict[str, str]] = {}
     for name in resources.bundles():
         root = resources.bundle_root(name)
         models[name] = {"folder": str(root), **resources.fingerprint(root)}
+    versions = {name: importlib.metadata.version(name) for name in names}
     content = {
         "anomalyclip-monai": __version__,
-        "versions": {name: importlib.metadata.version(name) for name in names},
+        "versions": versions,
         "models": models,
         "presets": resources.presets(),
         "home": str(resources.home()),
@@ -196,7 +197,7 @@ def _info(arguments: argparse.Namespace) -> int:
         _say(json.dumps(content, indent=2))
         return EXIT_DONE
     _say(f"anomalyclip-monai {__version__}")
-    _say("  ".join(f"{name} {version}" for name, version in content["versions"].items()))
+    _say("  ".join(f"{name} {version}" for name, version in versions.items()))
     for name, model in models.items():
         _say(f"model {name.removeprefix(resources.BUNDLE_PREFIX)}: {model['folder']}")
         for key in ("weights_sha256", "prompts_sha256"):
@@ -221,7 +222,7 @@ def _progress(
         slice_bar.refresh()
 
     def cases(results: Iterator[Result]) -> Iterator[Result]:
-        total = len(results) if hasattr(results, "__len__") else None
+        total = len(results) if isinstance(results, Sized) else None
         yield from tqdm(results, desc="cases", unit="case", leave=False, disable=off or total == 1, total=total)
 
     try:

@@ -125,7 +125,10 @@ def fingerprint(root: Path) -> dict[str, str]:
     """``{"bundle", "weights_sha256", "prompts_sha256"}`` of a bundle's files; what is absent is left out."""
     found = {"bundle": root.name}
     backbone = sorted((root / "models").glob("*.safetensors"))
-    for key, path in (("weights_sha256", backbone[0] if backbone else None), ("prompts_sha256", root / "models/model.pt")):
+    for key, path in (
+        ("weights_sha256", backbone[0] if backbone else None),
+        ("prompts_sha256", root / "models/model.pt"),
+    ):
         if path is not None and path.is_file():
             stat = path.stat()
             found[key] = _sha256(path, stat.st_size, stat.st_mtime_ns)

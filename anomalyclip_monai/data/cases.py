@@ -108,7 +108,9 @@ def roi_of(case: Case, roi: PathLike, cases: int) -> Path:
         raise NoInputError("E_NOT_FOUND", "no such mask", path, "check the path of --roi")
     if path.is_file():
         if cases > 1:
-            raise CaseError("E_ROI", f"one mask for {cases} cases", path, "give a folder of masks with the cases' names")
+            raise CaseError(
+                "E_ROI", f"one mask for {cases} cases", path, "give a folder of masks with the cases' names"
+            )
         return path
     for suffix in NIFTI_SUFFIXES:
         if (candidate := path / f"{case.name}{suffix}").is_file():

@@ -116,7 +116,7 @@ class SliceView:
         orientation = closest_axes(affine)
         by_world = {int(world): (array, int(sign)) for array, (world, sign) in enumerate(orientation)}
         plane = int(orientation[axis, 0])
-        # Wanted direction of each picture axis: rows run down to I (or P in axial), columns run to L (or P in sagittal).
+        # Rows run down to I (to P in axial slices), columns run right to L (to P in sagittal slices).
         row_world = 1 if plane == 2 else 2
         column_world = 1 if plane == 0 else 0
         (row_axis, row_sign), (column_axis, column_sign) = by_world[row_world], by_world[column_world]

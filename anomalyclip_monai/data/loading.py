@@ -60,7 +60,9 @@ def decollate_cases(batch: Record) -> list[Record]:
     records: list[Record] = decollate_batch(tensors) if tensors else []
     count = len(records) or max(len(value) for value in batch.values() if isinstance(value, list))
     return [
-        {key: record[key] if key in tensors else value[index] if isinstance(value, list) else value
-         for key, value in batch.items()}
+        {
+            key: record[key] if key in tensors else value[index] if isinstance(value, list) else value
+            for key, value in batch.items()
+        }
         for index, record in enumerate(records or [{}] * count)
-    ]  # fmt: skip
+    ]

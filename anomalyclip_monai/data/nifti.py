@@ -58,9 +58,11 @@ def read_nifti(path: PathLike, volume: int | None = None) -> Volume:
         raise CaseError("E_TRUNCATED", "the compressed data are cut off or damaged", path, "copy it again") from error
     except Exception as error:  # nibabel and numpy raise whatever they meet in a damaged file
         short = "Expected" in str(error) or "mmap" in str(error) or "could not be read" in str(error)
-        code, what = ("E_TRUNCATED", "the file is shorter than its header says") if short else (
-            "E_NIFTI", f"not a readable NIfTI file ({type(error).__name__})"
-        )  # fmt: skip
+        code, what = (
+            ("E_TRUNCATED", "the file is shorter than its header says")
+            if short
+            else ("E_NIFTI", f"not a readable NIfTI file ({type(error).__name__})")
+        )
         raise CaseError(code, what, path, "copy it again, or convert it with dcm2niix") from error
 
 
@@ -71,13 +73,25 @@ def _parse(stream: Any, path: Path) -> nib.Nifti1Image:
     version2 = 540 in (size, int.from_bytes(head, "big"))
     image_class = nib.Nifti2Image if version2 else nib.Nifti1Image
     try:
+        # nibabel turns voxel sizes of 0 into 1 while it reads
+        header = image_class.header_class.from_fileobj(stream, check=False)
+        stream.seek(0)
+        _check_voxel_size(header, path)
         return image_class.from_file_map({"image": holder, "header": holder})
-    except (EOFError, gzip.BadGzipFile, zlib.error):
+    except (CaseError, EOFError, gzip.BadGzipFile, zlib.error):
         raise
     except Exception as error:
         raise CaseError(
             "E_NIFTI", f"the header is not that of a NIfTI file ({type(error).__name__})", path, "check the file"
         ) from error
+
+
+def _check_voxel_size(header: Any, path: Path) -> None:
+    count = min(3, int(header["dim"][0]))
+    size, shape = header["pixdim"][1 : 1 + count], header["dim"][1 : 1 + count]
+    if ((size == 0) & (shape > 1)).any():
+        what = f"the voxel size in the header is {size.tolist()}"
+        raise CaseError("E_GEOMETRY", what, path, "repair the header")
 
 
 def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None = None) -> Volume:
@@ -93,7 +107,7 @@ def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None
         data = np.asanyarray(image.dataobj[..., volume] if len(image.shape) == 4 else image.dataobj)
     else:
         data = np.asanyarray(image.dataobj)
-    if np.issubdtype(data.dtype, np.integer) and data.dtype.itemsize > 2 and abs(data).max() > 2**24:
+    if np.issubdtype(data.dtype, np.integer) and data.dtype.itemsize > 2 and _largest(data) > 2**24:
         warnings.append("voxel values above 16,777,216 are rounded to float32")
     data = np.array(data.reshape(shape), dtype=np.float32, order="C")
     warnings += replace_non_finite(data, path)
@@ -120,15 +134,14 @@ def _check_shape(shape: tuple[int, ...], path: Path | None, volume: int | None) 
 
 def _affine(image: Any, path: Path | None) -> tuple[Affine, list[str]]:
     """The affine that the header defines, sform before qform, and what is odd about it."""
-    header, warnings = image.header, []
+    header = image.header
+    warnings: list[str] = []
     zooms = np.asarray(header.get_zooms()[:3], dtype=np.float64)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not hasattr(header, "get_sform"):
         return _checked(affine, path), warnings
     sform, sform_code = header.get_sform(coded=True)
     if not sform_code and not header["qform_code"]:
-        if (zooms <= 0).any():
-            raise CaseError("E_GEOMETRY", f"the voxel size in the header is {zooms.tolist()}", path, "repair the header")
         warnings.append("no orientation in the header: left, right, up and down are guesses")
     elif sform_code and not _invertible(sform):
         qform, qform_code = header.get_qform(coded=True)
@@ -138,7 +151,8 @@ def _affine(image: Any, path: Path | None) -> tuple[Affine, list[str]]:
         affine = np.asarray(qform, dtype=np.float64)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if len(zooms) == 3 and not np.allclose(lengths, zooms, rtol=1e-3, atol=1e-3):
-        warnings.append(f"the header's voxel size disagrees with its orientation, {np.round(lengths, 4).tolist()} mm taken")
+        taken = np.round(lengths, 4).tolist()
+        warnings.append(f"the header's voxel size disagrees with its orientation, {taken} mm taken")
     return _checked(affine, path), warnings
 
 
@@ -146,6 +160,10 @@ def _checked(affine: Affine, path: Path | None) -> Affine:
     if not _invertible(affine):
         raise CaseError("E_GEOMETRY", "the orientation in the header has no volume", path, "repair the header")
     return affine
+
+
+def _largest(data: np.ndarray) -> int:
+    return max(int(data.max()), -int(data.min()))  # the lowest integer has no positive counterpart
 
 
 def _invertible(affine: Any) -> bool:

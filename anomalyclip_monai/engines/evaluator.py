@@ -39,8 +39,12 @@ class CaseEvaluator(SupervisedEvaluator):
         if self.failures:
             lines = "; ".join(f"{case}: {error}" for case, error in self.failures)
             done = self.state.epoch_length - len(self.failures)
-            raise CaseError("E_CASES", f"{len(self.failures)} of {self.state.epoch_length} cases failed: {lines}", None,
-                            f"the other {done} are done") from self.failures[0][1]  # fmt: skip
+            raise CaseError(
+                "E_CASES",
+                f"{len(self.failures)} of {self.state.epoch_length} cases failed: {lines}",
+                None,
+                f"the other {done} are done",
+            ) from self.failures[0][1]
 
     def _register_decollate(self) -> None:
         """Split batches with this package's inverse of its own collation: records hold more than tensors."""

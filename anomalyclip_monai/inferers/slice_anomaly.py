@@ -55,6 +55,7 @@ class SliceAnomalyInferer(Inferer):
             raise ValueError(f"slice_batch ({slice_batch}) must be at least 1")
         if smooth_mm < 0:
             raise ValueError(f"smooth_mm ({smooth_mm}) must not be negative")
+        resolve_slice_axis(slice_axis, np.eye(4), (1, 1, 1))  # refuse an unknown one before any work
         self.slice_axis = slice_axis
         self.slice_batch = slice_batch
         self.smooth_mm = smooth_mm

@@ -88,12 +88,13 @@ class AnomalyCLIP(nn.Module):
         std: Sequence[float] = CLIP_STD,
     ) -> None:
         super().__init__()
-        check_visual_tower(clip.visual)
+        visual: Any = clip.visual
+        check_visual_tower(visual)
         check_local_attention(local_attention)
         tower = text_tower(clip)
         size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
         layers = sorted(set(feature_layers))
-        blocks = len(clip.visual.transformer.resblocks)
+        blocks = len(visual.transformer.resblocks)
         _check_range("dpam_layer", dpam_layer, 1, blocks + 1)
         _check_range("depth", depth, 1, len(tower.blocks))
         _check_range("n_ctx", n_ctx, 1, tower.context_length - 5)
@@ -207,7 +208,7 @@ class AnomalyCLIP(nn.Module):
         self.clip.eval()
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override] # torch's overloads
         """The learned prompts: ``ctx`` (2, n_ctx, width) and ``deep.i`` (t_n_ctx, width)."""
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
         state: dict[str, Any] = super().state_dict(*args, **kwargs)

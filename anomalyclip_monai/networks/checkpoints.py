@@ -104,15 +104,22 @@ def clip_from_state_dict(
     Raises:
         WeightsError: keys or sizes do not match (``E_BACKBONE``), or the activation is unknown.
     """
-    state = {key.removeprefix("module.").replace("text.", "", 1) if key.startswith(("module.text.", "text."))
-             else key.removeprefix("module."): value for key, value in state_dict.items()}  # fmt: skip
+    state = {
+        key.removeprefix("module.").replace("text.", "", 1)
+        if key.startswith(("module.text.", "text."))
+        else key.removeprefix("module."): value
+        for key, value in state_dict.items()
+    }
     from_openai = any(key in state for key in _OPENAI_MARKS)
     for key in _OPENAI_MARKS:
         state.pop(key, None)
     if config is None:
         if quick_gelu is None and not from_openai:
             raise WeightsError(
-                "E_BACKBONE", "the activation of this CLIP is unknown", None, "give a config, or quick_gelu=True or False"
+                "E_BACKBONE",
+                "the activation of this CLIP is unknown",
+                None,
+                "give a config, or quick_gelu=True or False",
             )
         config = config_from_shapes(state)
     model = config.get("model_cfg", config)
@@ -205,7 +212,9 @@ def prompts_from_authors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     state = state_dict.get("prompt_learner", state_dict)
     try:
-        ctx = torch.stack([state[f"ctx_{side}"].float().reshape(state["ctx_pos"].shape[-2:]) for side in ("pos", "neg")])
+        ctx = torch.stack(
+            [state[f"ctx_{side}"].float().reshape(state["ctx_pos"].shape[-2:]) for side in ("pos", "neg")]
+        )
         depth = sum(key.startswith("compound_prompts_text.") for key in state)
         deep = {f"deep.{i}": state[f"compound_prompts_text.{i}"].float() for i in range(depth)}
     except (KeyError, AttributeError, RuntimeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -76,7 +76,7 @@ def text_tower(clip: nn.Module) -> TextTower:
     Raises:
         WeightsError: the tower is not a causal CLIP text transformer, with the reason.
     """
-    text = getattr(clip, "text", clip)
+    text = cast(Any, getattr(clip, "text", clip))
     reason = None
     if text is not clip and not isinstance(text, TextTransformer):
         reason = f"its text tower is a {type(text).__name__}, not open_clip's TextTransformer"
@@ -88,8 +88,8 @@ def text_tower(clip: nn.Module) -> TextTower:
         reason = "its text feature is not read at the end token"
     elif text.text_projection is None:
         reason = "its text tower has no projection into the joint space"
-    elif text.token_embedding.num_embeddings < 49408:
-        reason = f"its vocabulary has {text.token_embedding.num_embeddings} tokens, CLIP's has 49408"
+    elif (vocabulary := int(text.token_embedding.num_embeddings)) < 49408:
+        reason = f"its vocabulary has {vocabulary} tokens, CLIP's has 49408"
     if reason:
         raise WeightsError("E_BACKBONE", f"this CLIP cannot take learned prompts: {reason}", None, "choose another")
     return TextTower(

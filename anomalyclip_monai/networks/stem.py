@@ -45,10 +45,10 @@ class ConvolutionalStem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width, H / 8, W / 8)."""
         features = self.encoder(images)
-        neck: Tensor | None = None
+        levels: list[Tensor] = []
         for feature, lateral, smooth in reversed(list(zip(features, self.lateral, self.smooth, strict=True))):
             level = lateral(feature)
-            if neck is not None:
-                level = level + F.interpolate(neck, level.shape[-2:], mode="bilinear", align_corners=False)
-            neck = level + smooth(level)
-        return self.project(torch.cat([neck, features[0]], dim=1))
+            if levels:
+                level = level + F.interpolate(levels[-1], level.shape[-2:], mode="bilinear", align_corners=False)
+            levels.append(level + smooth(level))
+        return self.project(torch.cat([levels[-1], features[0]], dim=1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -143,12 +145,11 @@ def _panel(image: np.ndarray, heat: np.ndarray, mask: np.ndarray, aspect: float)
 def _markers(view: SliceView, affine: Affine) -> tuple[str, str, str]:
     """Letters of the patient's side at the left, right and top of an upright slice."""
     plane = int(closest_axes(affine)[view.axis, 0])
-    return {PLANES["sagittal"]: ("A", "P", "S"), PLANES["coronal"]: ("R", "L", "S"), PLANES["axial"]: ("R", "L", "A")}[plane]
+    letters = {"sagittal": ("A", "P", "S"), "coronal": ("R", "L", "S"), "axial": ("R", "L", "A")}
+    return {PLANES[name]: sides for name, sides in letters.items()}[plane]
 
 
-def _colour_bar(
-    canvas: Image.Image, corner: tuple[int, int], height: int, threshold: float, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
-) -> None:
+def _colour_bar(canvas: Image.Image, corner: tuple[int, int], height: int, threshold: float, font: Any) -> None:
     values = np.linspace(1, 0, height)[:, np.newaxis].repeat(16, axis=1)
     alpha = (opacity(values) / STRONGEST)[..., np.newaxis]
     strip = (1 - alpha) * np.array(_BACKGROUND) + alpha * colours(values)

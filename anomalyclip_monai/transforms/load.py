@@ -7,12 +7,12 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, LoadImaged
 from monai.transforms.transform import MapTransform, Transform
+from nibabel.spatialimages import SpatialImage
 
 from anomalyclip_monai.data.cases import Case, the_case
 from anomalyclip_monai.data.nifti import volume_from_nibabel
@@ -42,7 +42,7 @@ class LoadImageCase(LoadImage):
         """
         if isinstance(filename, Volume):
             return filename
-        if isinstance(filename, nib.spatialimages.SpatialImage):
+        if isinstance(filename, SpatialImage):
             return volume_from_nibabel(filename, volume=self.volume)
         if isinstance(filename, torch.Tensor):
             return _from_tensor(filename)

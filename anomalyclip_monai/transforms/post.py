@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,9 @@ def resolve_threshold(
         return Threshold(float(np.quantile(np.asarray(values), value)), f"{text} of this case")
     if kind == "" and 0 < value <= 1:
         return Threshold(value, "given")
-    raise UsageError("E_THRESHOLD", f"threshold {text!r} is none", None, "use auto, a value above 0 up to 1 or quantile:Q")
+    raise UsageError(
+        "E_THRESHOLD", f"threshold {text!r} is none", None, "use auto, a value above 0 up to 1 or quantile:Q"
+    )
 
 
 def find_lesions(
@@ -135,7 +137,7 @@ def find_lesions(
                 voxels=int(region.area),
                 centroid_voxel=_triple(centroid),
                 centroid_world_mm=_triple(world) if has_physical_size else None,
-                bbox_voxel=(tuple(map(int, region.bbox[:3])), tuple(map(int, region.bbox[3:]))),
+                bbox_voxel=(_corner(region.bbox[:3]), _corner(region.bbox[3:])),
                 peak=float(values.max()),
                 mean=float(values.mean(dtype=np.float64)),
             )
@@ -220,6 +222,10 @@ class FindLesionsd(MapTransform):
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def _corner(values: Sequence[int]) -> tuple[int, int, int]:
+    return int(values[0]), int(values[1]), int(values[2])
 
 
 def _single(value: torch.Tensor | int) -> int:

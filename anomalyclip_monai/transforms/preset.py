@@ -63,10 +63,14 @@ class Preset:
         known = {field.name for field in fields(cls)} - {"name"}
         unknown = sorted(set(table) - known)
         if unknown:
-            raise UsageError("E_PRESET", f"preset {name} has unknown entries: {', '.join(unknown)}", None, "remove them")
+            raise UsageError(
+                "E_PRESET", f"preset {name} has unknown entries: {', '.join(unknown)}", None, "remove them"
+            )
         scaling = table.get("scaling")
         if scaling not in get_args(Scaling):
-            raise UsageError("E_PRESET", f"preset {name} has scaling {scaling!r}", None, "use window, percentile or range")
+            raise UsageError(
+                "E_PRESET", f"preset {name} has scaling {scaling!r}", None, "use window, percentile or range"
+            )
         values = {key: str(value) if key in ("scaling", "reason") else float(value) for key, value in table.items()}
         preset = cls(name=name, **values)  # type: ignore[arg-type]
         if preset.window_width <= 0 or preset.upper <= preset.lower or not 0 < preset.upper_percentile <= 100:

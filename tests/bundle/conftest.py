@@ -51,10 +51,17 @@ def cases(tmp_path: Path) -> Path:
 def monai_bundle() -> Callable[..., subprocess.CompletedProcess[str]]:
     """``python -m monai.bundle ...`` in a given folder; -> the finished process with its output."""
 
-    def run(*arguments: str, cwd: Path, launcher: tuple[str, ...] = (sys.executable, "-m")) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, cwd: Path, launcher: tuple[str, ...] = (sys.executable, "-m")
+    ) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run(
-            [*launcher, "monai.bundle", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+            [*launcher, "monai.bundle", *arguments],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
 
     return run

@@ -27,8 +27,16 @@ def config(bundle: Path) -> str:
 
 
 def test_files_of_the_specification_are_there(bundle):
-    for name in ("LICENSE", "LICENSE.weights", "configs/metadata.json", "configs/logging.conf", "configs/multi_gpu.json",
-                 "models/model.pt", "docs/README.md", "docs/data_license.txt"):  # fmt: skip
+    for name in (
+        "LICENSE",
+        "LICENSE.weights",
+        "configs/metadata.json",
+        "configs/logging.conf",
+        "configs/multi_gpu.json",
+        "models/model.pt",
+        "docs/README.md",
+        "docs/data_license.txt",
+    ):
         assert (bundle / name).is_file(), name
     assert sum(path.stat().st_size for path in (bundle / "models").iterdir()) < 30e6
 
@@ -60,14 +68,22 @@ def test_load_gives_the_learned_prompts_from_any_folder(bundle, tmp_path, monkey
 def test_run_from_another_folder_equals_python_and_command_line(bundle, cases, tmp_path, monai_bundle):
     from anomalyclip_monai.cli import main
 
-    done = monai_bundle("run", "--bundle_root", str(bundle), "--config_file", config(bundle),
-                        "--dataset_dir", str(cases), "--output_dir", str(tmp_path / "bundle"), cwd=tmp_path)  # fmt: skip
+    done = monai_bundle(
+        "run",
+        "--bundle_root",
+        str(bundle),
+        "--config_file",
+        config(bundle),
+        "--dataset_dir",
+        str(cases),
+        "--output_dir",
+        str(tmp_path / "bundle"),
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert main(["localize", str(cases), "-o", str(tmp_path / "cli"), "--quiet", "--device", "cpu"]) == 0
     for result in ac.localize_many(cases, device="cpu"):
-        by_bundle, by_cli = (
-            nib.load(tmp_path / way / result.case / "heatmap.nii.gz") for way in ("bundle", "cli")
-        )
+        by_bundle, by_cli = (nib.load(tmp_path / way / result.case / "heatmap.nii.gz") for way in ("bundle", "cli"))
         assert np.array_equal(by_bundle.get_fdata(dtype=np.float32), result.heatmap[0].numpy())
         assert np.array_equal(by_cli.get_fdata(dtype=np.float32), result.heatmap[0].numpy())
         stored = nib.load(cases / f"{result.case}.nii.gz")
@@ -79,8 +95,18 @@ def test_run_from_another_folder_equals_python_and_command_line(bundle, cases, t
 
 def test_a_bad_case_is_named_after_the_others_are_done(bundle, cases, tmp_path, monai_bundle):
     (cases / "broken.nii.gz").write_bytes(b"no volume")
-    done = monai_bundle("run", "--bundle_root", str(bundle), "--config_file", config(bundle),
-                        "--dataset_dir", str(cases), "--output_dir", str(tmp_path / "out"), cwd=tmp_path)  # fmt: skip
+    done = monai_bundle(
+        "run",
+        "--bundle_root",
+        str(bundle),
+        "--config_file",
+        config(bundle),
+        "--dataset_dir",
+        str(cases),
+        "--output_dir",
+        str(tmp_path / "out"),
+        cwd=tmp_path,
+    )
     assert done.returncode != 0
     assert "1 of 4 cases failed: broken: E_NIFTI" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case0", "case1", "case2"]
@@ -88,8 +114,18 @@ def test_a_bad_case_is_named_after_the_others_are_done(bundle, cases, tmp_path, 
 
 def test_an_empty_folder_is_an_error(bundle, tmp_path, monai_bundle):
     (tmp_path / "empty").mkdir()
-    done = monai_bundle("run", "--bundle_root", str(bundle), "--config_file", config(bundle),
-                        "--dataset_dir", str(tmp_path / "empty"), "--output_dir", str(tmp_path / "out"), cwd=tmp_path)  # fmt: skip
+    done = monai_bundle(
+        "run",
+        "--bundle_root",
+        str(bundle),
+        "--config_file",
+        config(bundle),
+        "--dataset_dir",
+        str(tmp_path / "empty"),
+        "--output_dir",
+        str(tmp_path / "out"),
+        cwd=tmp_path,
+    )
     assert done.returncode != 0
     assert "E_NO_IMAGES" in done.stderr
 
@@ -103,15 +139,28 @@ def test_metadata_follows_the_schema(bundle, tmp_path, monai_bundle):
     content = json.loads(metadata.read_text())
     del content["network_data_format"]["outputs"]["pred"]
     (tmp_path / "wrong.json").write_text(json.dumps(content))
-    done = monai_bundle("verify_metadata", "--meta_file", str(tmp_path / "wrong.json"), "--filepath", str(schema), cwd=tmp_path)
+    done = monai_bundle(
+        "verify_metadata", "--meta_file", str(tmp_path / "wrong.json"), "--filepath", str(schema), cwd=tmp_path
+    )
     assert done.returncode != 0
 
 
 def test_network_keeps_what_the_metadata_promise(bundle, tmp_path, monai_bundle):
     for size in ("1", "37"):  # MONAI's own default is one pixel
-        done = monai_bundle("verify_net_in_out", "--bundle_root", str(bundle), "--net_id", "network_def",
-                            "--config_file", config(bundle), "--meta_file", str(bundle / "configs/metadata.json"),
-                            "--any", size, cwd=tmp_path)  # fmt: skip
+        done = monai_bundle(
+            "verify_net_in_out",
+            "--bundle_root",
+            str(bundle),
+            "--net_id",
+            "network_def",
+            "--config_file",
+            config(bundle),
+            "--meta_file",
+            str(bundle / "configs/metadata.json"),
+            "--any",
+            size,
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -119,10 +168,26 @@ def test_network_keeps_what_the_metadata_promise(bundle, tmp_path, monai_bundle)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 def test_torchscript_export_equals_the_network(bundle, tmp_path, monai_bundle):
     exported = tmp_path / "model.ts"
-    done = monai_bundle("ckpt_export", "--bundle_root", str(bundle), "--net_id", "network_def", "--filepath", str(exported),
-                        "--config_file", config(bundle), "--meta_file", str(bundle / "configs/metadata.json"),
-                        "--ckpt_file", str(bundle / "models/model.pt"), "--use_trace", "True",
-                        "--input_shape", "[1, 1, 192, 192]", cwd=tmp_path)  # fmt: skip
+    done = monai_bundle(
+        "ckpt_export",
+        "--bundle_root",
+        str(bundle),
+        "--net_id",
+        "network_def",
+        "--filepath",
+        str(exported),
+        "--config_file",
+        config(bundle),
+        "--meta_file",
+        str(bundle / "configs/metadata.json"),
+        "--ckpt_file",
+        str(bundle / "models/model.pt"),
+        "--use_trace",
+        "True",
+        "--input_shape",
+        "[1, 1, 192, 192]",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     images = torch.rand(2, 1, 192, 192, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -152,8 +217,19 @@ def test_a_changed_preset_file_changes_the_scaling(bundle, case, tmp_path):
 def test_two_processes_share_the_cases(bundle, cases, tmp_path, monai_bundle):
     files = f"['{config(bundle)}','{bundle / 'configs' / 'multi_gpu.json'}']"
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    done = monai_bundle("run", "--bundle_root", str(bundle), "--config_file", files, "--dataset_dir", str(cases),
-                        "--output_dir", str(tmp_path / "out"), cwd=tmp_path, launcher=launcher)  # fmt: skip
+    done = monai_bundle(
+        "run",
+        "--bundle_root",
+        str(bundle),
+        "--config_file",
+        files,
+        "--dataset_dir",
+        str(cases),
+        "--output_dir",
+        str(tmp_path / "out"),
+        cwd=tmp_path,
+        launcher=launcher,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for result in ac.localize_many(cases, device="cpu"):
         found = nib.load(tmp_path / "out" / result.case / "heatmap.nii.gz").get_fdata(dtype=np.float32)

@@ -1,0 +1,143 @@
+"""The command: exit codes, one line per error, and what it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalyclip_monai.cli import main
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    """A small volume, H != W != D."""
+    random = np.random.default_rng(0)
+    data = random.normal(300, 10, (30, 26, 4)).astype(np.float32)
+    path = tmp_path / "in" / "head.nii.gz"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(data, np.diag([1, 1, 5, 1.0])), path)
+    return path
+
+
+def one_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def test_help_needs_no_heavy_import():
+    code = """
+import sys
+from anomalyclip_monai.cli import main
+try:
+    main(["localize", "--help"])
+except SystemExit:
+    assert not {"torch", "monai", "nibabel"} & set(sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_help_is_instant():
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "anomalyclip_monai.cli", "--help"], check=True, capture_output=True)
+    assert time.perf_counter() - start < 5  # 0.15 s alone; the margin is for a loaded machine
+
+
+def test_localize_prints_score_preset_evidence_and_threshold(head, tmp_path, capsys):
+    assert main(["localize", str(head), "-o", str(tmp_path / "out"), "--threshold", "0.4"]) == 0
+    printed, errors = capsys.readouterr()
+    assert printed.startswith("head: score ")
+    assert "preset mr_brain (values from" in printed
+    assert "this model on such images: unseen gliomas" in printed
+    assert "threshold 0.4, given" in printed
+    assert errors == ""
+    scores = json.loads((tmp_path / "out/head/scores.json").read_text())
+    assert scores["threshold"] == {"value": 0.4, "origin": "given"}
+    assert len(scores["slice_scores"]) == 4
+
+
+def test_quiet_prints_nothing(head, tmp_path, capsys):
+    assert main(["localize", str(head), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_photos_and_folders_and_a_bad_case(head, tmp_path, capsys):
+    folder = head.parent
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(folder / "frame.png")
+    (folder / "bad.nii.gz").write_bytes(b"\x1f\x8bnothing")
+    assert main(["localize", str(folder), "-o", str(tmp_path / "out")]) == 1
+    line = one_line(capsys.readouterr().err)
+    assert line.startswith("bad: E_TRUNCATED: ")
+    assert "bad.nii.gz" in line
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["frame", "head"]
+    assert (tmp_path / "out" / "frame" / "mask.png").is_file()
+    assert not list((tmp_path / "out").rglob(".partial*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "start"),
+    [
+        (["nowhere.nii.gz"], 2, "E_NOT_FOUND: "),
+        (["{folder}/empty"], 2, "E_NO_IMAGES: "),
+        (["{head}", "--model", "none"], 2, "E_MODEL: "),
+        (["{head}", "--preset", "none"], 2, "E_PRESET: "),
+        (["{head}", "--threshold", "2"], 2, "E_THRESHOLD: "),
+        (["{head}", "--device", "toaster"], 2, "E_DEVICE: "),
+        (["{head}", "--slice-batch", "0"], 2, "E_OPTION: "),
+        (["{head}", "--slice-axis", "oblique"], 2, "E_OPTION: "),
+        (["{head}", "--roi", "nowhere.nii.gz"], 2, "E_NOT_FOUND: "),
+        (["{head}", "--roi", "{folder}/other.nii.gz"], 1, "head: E_ROI: "),
+        (["{folder}/text.txt"], 1, "text: E_NOT_IMAGE: "),
+        (["{folder}/4d.nii.gz"], 1, "4d: E_4D: the file holds 2 volumes, 0 to 1"),
+        (["{folder}/other.nii.gz", "-o", "{folder}/text.txt/out"], 1, "other: E_WRITE: "),
+    ],
+)
+def test_bad_requests_are_one_line_with_their_exit_code(head, tmp_path, capsys, arguments, code, start):
+    folder = tmp_path / "x"
+    (folder / "empty").mkdir(parents=True)
+    (folder / "text.txt").write_text("hello")
+    nib.save(nib.Nifti1Image(np.ones((5, 6, 7), np.float32), np.eye(4)), folder / "other.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones((5, 6, 7, 2), np.float32), np.eye(4)), folder / "4d.nii.gz")
+    filled = [argument.format(head=head, folder=folder) for argument in arguments]
+    output = [] if "-o" in filled else ["-o", str(tmp_path / "out")]
+    assert main(["localize", *filled, *output, "--quiet"]) == code
+    assert one_line(capsys.readouterr().err).startswith(start)
+    assert not list(tmp_path.rglob(".partial*"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_volume_of_a_4d_file(tmp_path):
+    data = np.stack([np.full((9, 8, 7), 5.0), np.arange(504.0).reshape(9, 8, 7)], axis=-1).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "4d.nii.gz")
+    assert main(["localize", str(tmp_path / "4d.nii.gz"), "-o", str(tmp_path / "out"), "--volume", "1", "-q"]) == 0
+    assert nib.load(tmp_path / "out/4d/heatmap.nii.gz").shape == (9, 8, 7)
+
+
+def test_usage_errors_end_with_2(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["localize"])
+    assert stopped.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_info_as_json(capsys):
+    assert main(["info", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert len(content["models"]["anomalyclip_tiny"]["weights_sha256"]) == 64
+    assert "mr_brain" in content["presets"]
+
+
+def test_demo_finds_the_lesion_and_nothing_in_the_twin(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path), "--quiet", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "the peak lies inside the lesion" in printed
+    assert "the mask is empty, as it should be" in printed
+    assert (tmp_path / "lesion" / "preview.png").is_file()
