@@ -218,8 +218,9 @@ def _progress(
     slice_bar = tqdm(desc="slices", unit="slice", leave=False, disable=off, position=1)
 
     def slices(done: int, total: int) -> None:
-        slice_bar.total, slice_bar.n = total, done
-        slice_bar.refresh()
+        if done <= slice_bar.n or slice_bar.total != total:  # another case has begun
+            slice_bar.reset(total)
+        slice_bar.update(done - slice_bar.n)
 
     def cases(results: Iterator[Result]) -> Iterator[Result]:
         total = len(results) if isinstance(results, Sized) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,6 +17,10 @@ from anomalyclip_monai.data.photo import is_photo, read_photo
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
 from anomalyclip_monai.types import PathLike, Record
+
+
+_unpacked = contextlib.ExitStack()
+atexit.register(_unpacked.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +169,28 @@ def _stem(path: Path) -> str:
 def _cases_of_file(path: Path, root: Path) -> list[Case]:
     if is_nifti(path) or is_photo(path):
         return [Case(_relative(path, root), path)]
-    if dicom_series.is_dicom(path):
-        return _dicom_cases(path, root, Counter())
+    try:
+        if path.suffix.lower() == ".zip":
+            return _cases_of_archive(path, root)
+        if dicom_series.is_dicom(path):
+            return _dicom_cases(path, root, Counter())
+    except CaseError as known:
+        return [Case(_relative(path, root), path, error=known)]
     error = CaseError("E_NOT_IMAGE", "not an image that can be read", path, "give NIfTI, DICOM, PNG, JPEG or TIFF")
     return [Case(_relative(path, root), path, error=error)]
+
+
+def _cases_of_archive(path: Path, root: Path) -> list[Case]:
+    """Cases in a zip archive, unpacked into a temporary folder that lasts as long as the process."""
+    folder = _unpacked.enter_context(dicom_series.open_archive(path))
+    skipped: Counter[str] = Counter()
+    cases = _cases_of_folder(folder, folder, skipped)
+    name = _relative(path, root).removesuffix(".zip")
+    if not cases:
+        raise CaseError("E_NO_IMAGES", "the archive holds no image", path, "give NIfTI, DICOM, PNG or JPEG")
+    if len(cases) == 1:
+        return [Case(name, cases[0].path, cases[0].series)]
+    return [Case(f"{name}/{case.name}", case.path, case.series) for case in cases]
 
 
 def _cases_of_folder(folder: Path, root: Path, skipped: Counter[str]) -> list[Case]:
@@ -175,6 +199,8 @@ def _cases_of_folder(folder: Path, root: Path, skipped: Counter[str]) -> list[Ca
     for path in _files(folder):
         if is_nifti(path) or is_photo(path):
             cases.append(Case(_relative(path, root), path))
+        elif path.suffix.lower() == ".zip":
+            cases += _cases_of_file(path, root)
         elif not dicom_seen and dicom_series.is_dicom(path):
             dicom_seen = True
         elif not dicom_seen:

@@ -41,7 +41,9 @@ def read_photo(path: PathLike) -> Volume:
             with Image.open(path) as image:
                 if image.getexif().get(0x0112, 1) != 1:
                     notes.append("the rotation in the EXIF data was carried out")
-                pages = [_pixels(ImageOps.exif_transpose(page), path) for page in ImageSequence.Iterator(image)]
+                # a phone's MPO file is one picture, with a thumbnail or a depth map behind it
+                frames = [image] if image.format == "MPO" else ImageSequence.Iterator(image)
+                pages = [_pixels(ImageOps.exif_transpose(page), path) for page in frames]
     except CaseError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -64,6 +66,8 @@ def _pixels(page: Image.Image, path: Path) -> np.ndarray:
     """-> (1|3, columns, rows) float32 from 0 to 255."""
     if page.mode in ("1", "LA", "La"):
         page = page.convert("L")
+    elif page.mode in ("P", "PA"):
+        page = page.convert("RGBA").convert("RGB")
     elif page.mode not in ("L", "RGB", "F", "I") and not page.mode.startswith("I;16"):
         page = page.convert("RGB")
     pixels = np.asarray(page, dtype=np.float32)

@@ -29,7 +29,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "a file is where a folder should be" if in_the_way else error.strerror or type(error).__name__
         raise OutputError("E_WRITE", f"cannot write: {reason}", path, "choose a folder you can write to") from error
     finally:
         if temporary is not None:

@@ -104,7 +104,7 @@ def draw_preview(
     draw.text((_GAP, 8), f"case score {score:.2f}", fill=_TEXT, font=font)
     lesion_note = "outline: mask" if sizes.any() else "nothing above the threshold"
     draw.text((_GAP + 150, 11), lesion_note, fill=_OUTLINE if sizes.any() else _FAINT, font=small)
-    draw.text((width - 190, 11), "research use only", fill=_FAINT, font=small)
+    draw.text((width - _GAP, _HEADER + height + 5), "research use only", fill=_FAINT, font=small, anchor="ra")
     left, right, top = _markers(view, affine)
     x = _GAP
     for index, panel in zip(chosen, panels, strict=True):

@@ -15,7 +15,8 @@ from monai.transforms.transform import MapTransform, Transform
 from nibabel.spatialimages import SpatialImage
 
 from anomalyclip_monai.data.cases import Case, the_case
-from anomalyclip_monai.data.nifti import volume_from_nibabel
+from anomalyclip_monai.data.geometry import voxel_volume
+from anomalyclip_monai.data.nifti import replace_non_finite, volume_from_nibabel
 from anomalyclip_monai.data.volume import Source, Volume
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Record
@@ -106,14 +107,17 @@ def to_meta_tensor(volume: Volume) -> MetaTensor:
 
 def _from_tensor(image: torch.Tensor) -> Volume:
     """(X, Y, Z) or (1|3, X, Y, Z), for a ``MetaTensor`` with its affine."""
-    data = np.asarray(image.detach().cpu(), dtype=np.float32)
+    data = np.asarray(image.detach().cpu().float()).copy()
     data = data[np.newaxis] if data.ndim == 3 else data
     if data.ndim != 4 or data.shape[0] not in (1, 3) or 0 in data.shape:
         what = f"a tensor of shape {tuple(image.shape)} is not a volume"
         raise CaseError("E_GEOMETRY", what, None, "give (X, Y, Z) or (1 or 3, X, Y, Z)")
     affine = np.asarray(image.affine, dtype=np.float64) if isinstance(image, MetaTensor) else np.eye(4)
+    if not np.isfinite(affine).all() or voxel_volume(affine) < 1e-12:
+        raise CaseError("E_GEOMETRY", "the affine has no volume", None, "give voxel index to RAS millimetres")
     acquired = int(image.meta.get("acquisition_axis", -1)) if isinstance(image, MetaTensor) else -1
-    return Volume(data, affine, Source("memory", acquisition_axis=None if acquired < 0 else acquired))
+    warnings = tuple(replace_non_finite(data, None))
+    return Volume(data, affine, Source("memory", acquisition_axis=None if acquired < 0 else acquired, warnings=warnings))
 
 
 def _load_roi(given: Any, image: Volume) -> torch.Tensor:

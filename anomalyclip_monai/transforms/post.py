@@ -115,17 +115,18 @@ def find_lesions(
 
     Args:
         heatmap: values in [0, 1].
-        threshold: voxels at or above it are abnormal.
+        threshold: voxels at or above it are abnormal, except where the heatmap is 0.
         affine: (4, 4) voxel index to RAS mm.
         min_volume: smaller components are dropped, in mm3, or in pixels without a physical size.
         has_physical_size: whether voxels have a size in mm.
     """
-    components = label(heatmap >= threshold, connectivity=heatmap.ndim)
+    # 0 is what was not scored: empty slices and the outside of a region of interest
+    components = label((heatmap >= threshold) & (heatmap > 0), connectivity=heatmap.ndim)
     voxel = voxel_volume(affine) if has_physical_size else 1.0
     mask = np.zeros(heatmap.shape, dtype=np.uint8)
     lesions = []
     for region in regionprops(components, intensity_image=heatmap):
-        if region.area * voxel < min_volume:
+        if region.area * voxel < min_volume * (1 - 1e-6):  # a determinant is rarely exact
             continue
         values = heatmap[region.slice][region.image]
         mask[region.slice][region.image] = 1

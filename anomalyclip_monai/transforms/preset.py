@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -71,7 +72,7 @@ class Preset:
             raise UsageError(
                 "E_PRESET", f"preset {name} has scaling {scaling!r}", None, "use window, percentile or range"
             )
-        values = {key: str(value) if key in ("scaling", "reason") else float(value) for key, value in table.items()}
+        values = {key: _entry(name, key, value) for key, value in table.items()}
         preset = cls(name=name, **values)  # type: ignore[arg-type]
         if preset.window_width <= 0 or preset.upper <= preset.lower or not 0 < preset.upper_percentile <= 100:
             raise UsageError("E_PRESET", f"preset {name} has an empty range", None, "make its upper limit the greater")
@@ -87,6 +88,18 @@ class Preset:
         foreground = values[values > self.foreground_fraction * values.mean(dtype=np.float64)]
         upper = float(np.percentile(foreground, self.upper_percentile)) if foreground.size else 0.0
         return 0.0, upper if upper > 0 else 1.0
+
+
+def _entry(name: str, key: str, value: Any) -> str | float:
+    if key in ("scaling", "reason"):
+        return str(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError("E_PRESET", f"preset {name} has {key} {value!r}", None, "give a number")
+    return number
 
 
 class ApplyPreset(Transform):

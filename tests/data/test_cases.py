@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+from anomalyclip_monai.data import Case, datalist, find_cases, the_case
+from anomalyclip_monai.data.cases import roi_of
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
+
+Make = Callable[..., list[Path]]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Readable files of these names below ``tmp_path``, all of 3 x 2 voxels."""
+
+    def _make(*names: str) -> list[Path]:
+        paths = []
+        for name in names:
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if name.lower().endswith((".nii", ".nii.gz")):
+                nib.save(nib.Nifti1Image(np.ones((3, 2, 1), dtype=np.float32), np.eye(4)), path)
+            elif name.lower().endswith((".png", ".jpg", ".tif")):
+                Image.fromarray(np.zeros((2, 3), dtype=np.uint8)).save(path)
+            else:
+                path.write_text("no image")
+            paths.append(path)
+        return paths
+
+    return _make
+
+
+def _series(folder: Path, number: int, slices: int = 2) -> None:
+    """A classic MR series of 3 x 2 pixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uid = generate_uid()
+    for k in range(slices):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = MRImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image = pydicom.Dataset()
+        image.file_meta = meta
+        image.SOPClassUID, image.SOPInstanceUID = (
+            meta.MediaStorageSOPClassUID,
+            meta.MediaStorageSOPInstanceUID,
+        )
+        image.Modality, image.SeriesInstanceUID, image.SeriesNumber = "MR", uid, number
+        image.Rows, image.Columns, image.PixelSpacing = 2, 3, [1, 1]
+        image.ImageOrientationPatient, image.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 5 * k]
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 0
+        image.PixelData = np.full((2, 3), 10 + k, dtype=np.uint16).tobytes()
+        image.save_as(folder / f"{number}-{k}", enforce_file_format=True)
+
+
+def _names(*inputs: Path) -> list[str]:
+    return [case.name for case in find_cases(inputs)]
+
+
+# --- names
+
+
+def test_names_are_paths_below_the_folder_without_suffix(make: Make, tmp_path: Path) -> None:
+    make("yes/Y1.jpg", "no/N 2.PNG", "case.nii.gz", "deep/er/a.b.nii")
+    assert _names(tmp_path) == ["case", "deep/er/a.b", "no/N 2", "yes/Y1"]
+
+
+def test_a_file_is_named_by_itself(make: Make) -> None:
+    (path,) = make("yes/Y1.jpg")
+    assert _names(path) == ["Y1"]
+    assert find_cases([path])[0].path == path
+
+
+def test_suffixes_stay_where_names_would_collide(make: Make, tmp_path: Path) -> None:
+    make("Y92.jpg", "Y92.png", "Y93.jpg", "sub/Y92.jpg", "a.nii", "a.nii.gz")
+    assert _names(tmp_path) == ["Y92.jpg", "Y92.png", "Y93", "a.nii", "a.nii.gz", "sub/Y92"]
+
+
+def test_case_of_letters_does_not_tell_cases_apart(make: Make, tmp_path: Path) -> None:
+    make("B.png", "b.tif")  # one folder on Windows and macOS
+    assert _names(tmp_path) == ["B.png", "b.tif"]
+
+
+def test_what_is_left_is_numbered(make: Make, tmp_path: Path) -> None:
+    make("Y.jpg", "Y.jpg.nii", "Y.png")  # the second is `Y.jpg` without its suffix
+    names = _names(tmp_path)
+    assert len({name.casefold() for name in names}) == 3
+    assert names[0] == "Y.jpg"
+
+
+def test_several_inputs_are_named_below_their_common_parent(make: Make, tmp_path: Path) -> None:
+    first, second, third = make("study/one/a.nii", "study/two/a.nii", "study/two/b.nii")
+    assert _names(first, second) == ["one/a", "two/a"]
+    assert _names(second, third) == ["a", "b"]
+    assert _names(third, first) == ["two/b", "one/a"]  # in the order given
+    assert _names(tmp_path / "study/one", third) == ["one/a", "two/b"]
+    assert _names(first, first) == ["a"]
+
+
+def test_relative_paths_and_the_working_folder(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("study/a.nii")
+    monkeypatch.chdir(tmp_path / "study")
+    assert _names(Path()) == ["a"]
+    assert _names(Path("a.nii")) == ["a"]
+    assert _names(Path("../study/a.nii")) == ["a"]
+
+
+def test_names_never_leave_the_output_folder(make: Make, tmp_path: Path) -> None:
+    paths = make("one/a.nii", "two/deep/b.png", "c.txt")
+    for case in find_cases([*paths, tmp_path / "one" / ".." / "two"]):
+        assert not Path(case.name).is_absolute()
+        assert ".." not in Path(case.name).parts
+
+
+# --- what is found
+
+
+def test_hidden_files_and_linked_folders_are_left_out(make: Make, tmp_path: Path) -> None:
+    make("in/a.nii", "in/.hidden.nii", "in/.git/b.nii", "out/c.nii")
+    os.symlink(tmp_path / "out", tmp_path / "in" / "link")
+    assert _names(tmp_path / "in") == ["a"]
+
+
+def test_other_files_of_a_folder_are_skipped(make: Make, tmp_path: Path) -> None:
+    make("a.nii", "notes.txt", "table.csv")
+    assert _names(tmp_path) == ["a"]
+
+
+def test_a_file_that_is_no_image_is_a_case_that_fails(make: Make) -> None:
+    text, image = make("notes.txt", "a.nii")
+    first, second = find_cases([text, image])
+    assert second.error is None
+    with pytest.raises(CaseError) as caught:
+        first.read()
+    assert (first.name, caught.value.code, caught.value.path) == ("notes", "E_NOT_IMAGE", text)
+
+
+def test_a_missing_file_is_a_case_that_fails(make: Make, tmp_path: Path) -> None:
+    (image,) = make("a.nii")
+    found = find_cases([tmp_path / "gone.nii", image])
+    assert [case.error and case.error.code for case in found] == ["E_NOT_FOUND", None]
+
+
+def test_nothing_at_all(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(NoInputError) as caught:
+        find_cases([tmp_path / "gone"])
+    assert str(caught.value) == f"E_NOT_FOUND: no such file or folder ({tmp_path / 'gone'}) - check the path"
+    with pytest.raises(NoInputError, match=r"^E_NO_IMAGES: no image found \(it is empty\)"):
+        find_cases([tmp_path])
+    make("a.txt", "b.txt", "c.CSV", "LICENSE")
+    with pytest.raises(
+        NoInputError, match=r"2 file \.txt, 1 file \.csv, 1 file without suffix|1 file without"
+    ) as caught:
+        find_cases([tmp_path])
+    assert caught.value.code == "E_NO_IMAGES"
+
+
+# --- DICOM series among them
+
+
+def test_a_series_is_named_by_its_folder(tmp_path: Path, make: Make) -> None:
+    _series(tmp_path / "study/flair", 3)
+    make("study/a.png")
+    assert _names(tmp_path / "study") == ["a", "flair"]
+    assert _names(tmp_path / "study/flair") == ["flair"]
+    volume = find_cases([tmp_path / "study/flair"])[0].read()
+    assert volume.data.shape == (1, 3, 2, 2)
+    assert volume.source.kind == "dicom"
+    assert volume.source.path == tmp_path / "study/flair"
+
+
+def test_several_series_in_one_folder_are_named_by_their_number(tmp_path: Path) -> None:
+    _series(tmp_path / "study", 3)
+    _series(tmp_path / "study", 12)
+    assert _names(tmp_path) == ["study/3", "study/12"]
+    with pytest.raises(CaseError, match=r"^E_MULTI_SERIES: 2 cases are there: .*study/3, .*study/12"):
+        the_case(tmp_path)
+
+
+# --- one case
+
+
+def test_the_case(make: Make, tmp_path: Path) -> None:
+    make("a.nii")
+    assert the_case(tmp_path).name == "a"
+    make(*(f"{letter}.png" for letter in "bcdefgh"))
+    with pytest.raises(CaseError) as caught:
+        the_case(tmp_path)
+    assert caught.value.code == "E_MULTI_SERIES"
+    assert "8 cases are there: a, b, c, d, e, f ..." in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.png"])
+def test_reading_goes_by_the_name(make: Make, name: str) -> None:
+    (path,) = make(name)
+    volume = the_case(path).read()
+    assert volume.data.shape == (1, 3, 2, 1)
+    assert volume.source.path == path
+
+
+# --- records for MONAI, with masks
+
+
+def test_records(make: Make, tmp_path: Path) -> None:
+    make("in/a.nii", "in/sub/b.png")
+    records = datalist(tmp_path / "in")
+    assert [record["case"] for record in records] == ["a", "sub/b"]
+    assert all(isinstance(record["image"], Case) and "roi" not in record for record in records)
+    assert [record["case"] for record in datalist([str(tmp_path / "in/a.nii")])] == ["a"]
+
+
+def test_masks_by_the_names_of_cases(make: Make, tmp_path: Path) -> None:
+    make("in/a.nii", "in/sub/b.png", "in/c.nii", "masks/a.nii.gz", "masks/sub/b.nii")
+    first, second, third = datalist(tmp_path / "in", tmp_path / "masks")
+    assert first["roi"] == tmp_path / "masks/a.nii.gz"
+    assert "roi" not in second  # c has no mask, and only c fails
+    assert (second["image"].error.code, second["case"]) == ("E_ROI", "c")
+    assert "the folder has no mask c.nii.gz" in str(second["image"].error)
+    assert third["roi"] == tmp_path / "masks/sub/b.nii"
+
+
+def test_one_mask_is_for_one_case(make: Make, tmp_path: Path) -> None:
+    case, mask, _ = make("in/a.nii", "mask.nii", "in/b.nii")
+    assert datalist(case, mask)[0]["roi"] == mask
+    assert [record["image"].error.code for record in datalist(tmp_path / "in", mask)] == ["E_ROI", "E_ROI"]
+    with pytest.raises(NoInputError, match="no such mask"):
+        datalist(case, tmp_path / "gone.nii")
+    with pytest.raises(AnomalyCLIPError, match="one mask for 2 cases"):
+        roi_of(the_case(case), mask, 2)
