@@ -30,6 +30,8 @@ class Source:
         body_part: DICOM Body Part Examined in upper case, empty if the file does not say.
         acquisition_axis: the array axis along which the scanner stacked its slices, None if unknown.
         has_physical_size: False for photos and frames, whose voxels are pixels without a size in mm.
+        regular: False where the slices do not lie on one grid and were taken one by one: then only ``frames`` say
+            where a slice lies, the affine is nominal, and results go to DICOM only.
         frames: for DICOM, the stored frame of each slice in the order of the array's last axis.
         warnings: what the reader noticed and corrected, one sentence each.
     """
@@ -40,6 +42,7 @@ class Source:
     body_part: str = ""
     acquisition_axis: int | None = None
     has_physical_size: bool = True
+    regular: bool = True
     frames: tuple[Frame, ...] = ()
     warnings: tuple[str, ...] = ()
 

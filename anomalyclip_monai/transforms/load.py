@@ -117,7 +117,9 @@ def _from_tensor(image: torch.Tensor) -> Volume:
         raise CaseError("E_GEOMETRY", "the affine has no volume", None, "give voxel index to RAS millimetres")
     acquired = int(image.meta.get("acquisition_axis", -1)) if isinstance(image, MetaTensor) else -1
     warnings = tuple(replace_non_finite(data, None))
-    return Volume(data, affine, Source("memory", acquisition_axis=None if acquired < 0 else acquired, warnings=warnings))
+    return Volume(
+        data, affine, Source("memory", acquisition_axis=None if acquired < 0 else acquired, warnings=warnings)
+    )
 
 
 def _load_roi(given: Any, image: Volume) -> torch.Tensor:

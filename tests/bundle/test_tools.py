@@ -164,6 +164,7 @@ def test_network_keeps_what_the_metadata_promise(bundle, tmp_path, monai_bundle)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 # TorchScript is on its way out in torch, which says so at every step; MONAI's export still uses it.
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning", "ignore:.*torch.jit.*:DeprecationWarning")
 def test_torchscript_export_equals_the_network(bundle, tmp_path, monai_bundle):

@@ -108,9 +108,7 @@ def test_several_inputs_are_named_below_their_common_parent(make: Make, tmp_path
     assert _names(first, first) == ["a"]
 
 
-def test_relative_paths_and_the_working_folder(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_and_the_working_folder(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make("study/a.nii")
     monkeypatch.chdir(tmp_path / "study")
     assert _names(Path()) == ["a"]

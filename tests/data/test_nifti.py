@@ -33,9 +33,7 @@ Write = Callable[..., Path]
 def write(tmp_path: Path, data: np.ndarray) -> Write:
     """Save an image and change bytes of its header: ``write({offset: (format, *values)})``."""
 
-    def _write(
-        patch: dict[int, tuple[Any, ...]] | None = None, *, image: Any = None, name: str = "case.nii"
-    ) -> Path:
+    def _write(patch: dict[int, tuple[Any, ...]] | None = None, *, image: Any = None, name: str = "case.nii") -> Path:
         path = tmp_path / name
         nib.save(nib.Nifti1Image(data, AFFINE) if image is None else image, path)
         for offset, (layout, *values) in (patch or {}).items():
@@ -94,9 +92,7 @@ def test_slope_and_intercept(
     np.testing.assert_array_equal(volume.data[0], data * expected[0] + expected[1])
 
 
-def test_every_affine_comes_as_nibabel_reads_it(
-    tmp_path: Path, data: np.ndarray, any_affine: np.ndarray
-) -> None:
+def test_every_affine_comes_as_nibabel_reads_it(tmp_path: Path, data: np.ndarray, any_affine: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(data, any_affine), tmp_path / "case.nii")
     stored = nib.load(tmp_path / "case.nii").affine
     volume = read_nifti(tmp_path / "case.nii")
@@ -168,9 +164,7 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan])
-def test_unusable_sform_falls_back_to_a_valid_qform(
-    tmp_path: Path, write: Write, data: np.ndarray, bad: float
-) -> None:
+def test_unusable_sform_falls_back_to_a_valid_qform(tmp_path: Path, write: Write, data: np.ndarray, bad: float) -> None:
     image = nib.Nifti1Image(data, AFFINE)
     image.set_qform(AFFINE, code=1)
     volume = read_nifti(write({SROW: ("12f", *[bad] * 12)}, image=image))
@@ -283,9 +277,7 @@ def test_names_that_lie_about_compression(write: Write) -> None:
     plain, zipped = write(), write(name="zipped.nii.gz")
     plain.rename(plain.with_name("a.nii.gz"))
     zipped.rename(plain.with_name("b.nii"))
-    assert "ends in .gz but the file is not gzip-compressed" in _refused(
-        plain.with_name("a.nii.gz"), "E_NIFTI"
-    )
+    assert "ends in .gz but the file is not gzip-compressed" in _refused(plain.with_name("a.nii.gz"), "E_NIFTI")
     assert "ends in .nii but the file is gzip-compressed" in _refused(plain.with_name("b.nii"), "E_NIFTI")
 
 
