@@ -46,8 +46,8 @@ def localize(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         roi: mask on the same grid; scores and lesions come from inside only.
         progress: called with (slices done, slices in all).
-        **options: ``threshold``, ``min_volume``, ``slice_axis``, ``slice_batch``, ``smooth_mm``, ``volume``, as in the
-            bundle's configuration.
+        **options: ``threshold``, ``min_volume``, ``slice_axis``, ``slice_batch``, ``smooth_mm``, ``volume``,
+            ``per_slice``, as in the bundle's configuration.
 
     Raises:
         AnomalyCLIPError: one line with what is wrong, where, and what to do.
@@ -110,7 +110,7 @@ class Pipeline:
         **options: see :func:`localize`; those that are None keep the bundle's value.
     """
 
-    OPTIONS = ("threshold", "min_volume", "slice_axis", "slice_batch", "smooth_mm", "volume")
+    OPTIONS = ("threshold", "min_volume", "slice_axis", "slice_batch", "smooth_mm", "volume", "per_slice")
 
     def __init__(self, model: str = "tiny", *, preset: str = "auto", device: str = "auto", **options: Any) -> None:
         unknown = sorted(set(options) - set(self.OPTIONS))

@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     localize.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
     localize.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
     localize.add_argument("--volume", type=int, metavar="N", help="which volume of a 4D file, counted from 0")
+    localize.add_argument(
+        "--per-slice",
+        action="store_true",
+        default=None,
+        help="score a DICOM series with missing or uneven slices one by one; results as DICOM only",
+    )
+    localize.add_argument("--no-dicom", action="store_true", help="no heatmap.dcm and mask.dcm for DICOM input")
     localize.set_defaults(run=_localize)
 
     demo = commands.add_parser("demo", help="find a lesion in a synthetic head, end to end", description=_demo.__doc__)
@@ -98,7 +105,7 @@ def _localize(arguments: argparse.Namespace) -> int:
         told: set[str] = set()
         for result in cases(results):
             try:
-                folder = result.save(arguments.output)
+                folder = result.save(arguments.output, dicom=not arguments.no_dicom)
             except AnomalyCLIPError as error:
                 failed += 1
                 _say(f"{result.case}: {error}", to=sys.stderr)

@@ -39,11 +39,12 @@ class Case:
     series: dicom_series.Series | None = None
     error: AnomalyCLIPError | None = None
 
-    def read(self, volume: int | None = None) -> Volume:
+    def read(self, volume: int | None = None, per_slice: bool = False) -> Volume:
         """Read the volume.
 
         Args:
             volume: which volume of a 4D file or series, counted from 0.
+            per_slice: read a DICOM series whose slices lie on no grid one by one.
 
         Raises:
             CaseError: it cannot be read.
@@ -51,7 +52,7 @@ class Case:
         if self.error is not None:
             raise self.error
         if self.series is not None:
-            return dicom_series.read_series(self.series, volume=volume)
+            return dicom_series.read_series(self.series, volume=volume, per_slice=per_slice)
         if is_photo(self.path):
             return read_photo(self.path)
         if is_nifti(self.path):

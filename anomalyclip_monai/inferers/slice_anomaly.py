@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,9 @@ from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.networks.similarity import smooth_last_axis, top_fraction_mean
 
 logger = logging.getLogger(__name__)
+
+MEMORY_MAP_FROM = 2**30
+"""A heatmap of this many bytes or more is assembled on disk."""
 
 
 class SliceAnomalyInferer(Inferer):
@@ -76,7 +81,7 @@ class SliceAnomalyInferer(Inferer):
             raise ValueError(f"inputs have shape {tuple(inputs.shape)}, (B, C, X, Y, Z) or (B, C, X, Y) is needed")
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         affines, acquisition = _geometry(inputs)
-        heatmap = torch.zeros((len(volumes), 1, *volumes.shape[2:]), dtype=torch.float32)
+        heatmap = _blank((len(volumes), 1, *volumes.shape[2:]))
         scores, axes, halvings = [], [], []
         with torch.no_grad():
             for volume, affine, acquired, out in zip(volumes, affines, acquisition, heatmap, strict=True):
@@ -141,6 +146,14 @@ class SliceAnomalyInferer(Inferer):
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         enabled = device.type == "cuda" if self.amp is None else self.amp
         return torch.autocast(device.type, enabled=True) if enabled else contextlib.nullcontext()
+
+
+def _blank(shape: tuple[int, ...]) -> Tensor:
+    """Zeros, float32; large ones lie in a file without a name that goes when the tensor does."""
+    if math.prod(shape) * 4 < MEMORY_MAP_FROM:
+        return torch.zeros(shape, dtype=torch.float32)
+    with tempfile.TemporaryFile() as file:
+        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
 
 def _score_and_map(network: Callable[..., Any], images: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

@@ -29,12 +29,43 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
-        reason = "a file is where a folder should be" if in_the_way else error.strerror or type(error).__name__
-        raise OutputError("E_WRITE", f"cannot write: {reason}", path, "choose a folder you can write to") from error
+        raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_set(folder: Path) -> Iterator[Path]:
+    """A temporary folder inside ``folder`` whose files move up at the end of the block: all of them or none.
+
+    Raises:
+        OutputError: the folder cannot be written (``E_WRITE``).
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
+            yield Path(name)
+            for file in sorted(Path(name).iterdir()):
+                file.replace(folder / file.name)
+            made = False
+    except OutputError as error:
+        path = Path(error.path or folder)
+        inside = path.parent.parent == folder  # the user knows nothing of the temporary folder
+        raise OutputError(error.code, error.what, folder / path.name if inside else path, error.todo) from error
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+    reason = "a file is where a folder should be" if in_the_way else error.strerror or type(error).__name__
+    return OutputError("E_WRITE", f"cannot write: {reason}", path, "choose a folder you can write to")
 
 
 def _umask() -> int:

@@ -19,7 +19,7 @@ from PIL import Image
 from anomalyclip_monai.data.geometry import SliceView
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.outputs.files import whole_set
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.outputs.preview import draw_preview
 from anomalyclip_monai.transforms.post import Lesion, Threshold
@@ -121,25 +121,38 @@ class Result:
             "seconds": round(self.seconds, 3),
         }
 
-    def save(self, out: PathLike) -> Path:
+    def save(self, out: PathLike, *, dicom: bool = True) -> Path:
         """Write the files of this case to ``out/<case>/`` and return that folder.
 
         ``heatmap.nii.gz``, ``mask.nii.gz``, ``scores.json`` and ``preview.png``; for a photo also ``heatmap.png``
-        (16 bit, 65535 for 1) and ``mask.png`` (255 for lesions).
+        (16 bit, 65535 for 1) and ``mask.png`` (255 for lesions); for DICOM with patient geometry also ``heatmap.dcm``
+        (Parametric Map) and ``mask.dcm`` (SEG). Slices that lie on no grid have no NIfTI files.
+
+        Args:
+            out: the folder of all cases.
+            dicom: whether DICOM input gets DICOM results as well.
 
         Raises:
             AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``.
         """
         heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
         folder = Path(out) / self.case
-        write_nifti(folder / "heatmap.nii.gz", heatmap.astype(np.float32), self.affine)
-        write_nifti(folder / "mask.nii.gz", mask.astype(np.uint8), self.affine)
-        if self.is_photo:
-            _save_image(folder / "heatmap.png", Image.fromarray(np.round(heatmap[..., 0].T * 65535).astype(np.uint16)))
-            _save_image(folder / "mask.png", Image.fromarray(mask[..., 0].T * np.uint8(255)))
-        _save_image(folder / "preview.png", self.preview())
-        with whole_file(folder / "scores.json") as temporary:
-            temporary.write_text(json.dumps(self.scores(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        with whole_set(folder) as staging:
+            if self.source.regular:
+                write_nifti(staging / "heatmap.nii.gz", heatmap.astype(np.float32), self.affine)
+                write_nifti(staging / "mask.nii.gz", mask.astype(np.uint8), self.affine)
+            if dicom and self.source.kind == "dicom" and self.source.has_physical_size:
+                from anomalyclip_monai.outputs.dicom import write_parametric_map, write_segmentation  # a slow import
+
+                write_parametric_map(staging / "heatmap.dcm", heatmap, self.source, self.affine, model=self.model)
+                write_segmentation(staging / "mask.dcm", mask, self.source, self.affine, model=self.model)
+            if self.is_photo:
+                grey = np.round(heatmap[..., 0].T * 65535).astype(np.uint16)
+                Image.fromarray(grey).save(staging / "heatmap.png")
+                Image.fromarray(mask[..., 0].T * np.uint8(255)).save(staging / "mask.png")
+            self.preview().save(staging / "preview.png")
+            text = json.dumps(self.scores(), indent=2, allow_nan=False)
+            (staging / "scores.json").write_text(text + "\n", encoding="utf-8")
         return folder
 
     def preview(self) -> Image.Image:
@@ -160,11 +173,6 @@ class Result:
         if value is None:
             raise self.error or AnomalyCLIPError("E_RESULT", "this result is empty", None, "run the case first")
         return value
-
-
-def _save_image(path: Path, image: Image.Image) -> None:
-    with whole_file(path) as temporary:
-        image.save(temporary)
 
 
 def _version(distribution: str) -> str:

@@ -24,14 +24,18 @@ class SaveImageResultd(SaveImaged):
         output_dir: results go to ``output_dir/<case>/``.
         bundle_root: whose weights are named in ``scores.json``.
         device: named in ``scores.json``.
+        dicom: whether DICOM input gets DICOM results as well.
     """
 
-    def __init__(self, keys: str, output_dir: PathLike, bundle_root: PathLike, device: Any = "") -> None:
+    def __init__(
+        self, keys: str, output_dir: PathLike, bundle_root: PathLike, device: Any = "", dicom: bool = True
+    ) -> None:
         # MONAI's own constructor sets up its writers, none of which is used here.
         MapTransform.__init__(self, keys)
         self.output_dir = Path(output_dir)
         self.bundle_root = Path(bundle_root)
         self.device = device
+        self.dicom = dicom
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Record:
         """Write one record and return it.
@@ -41,5 +45,5 @@ class SaveImageResultd(SaveImaged):
         """
         record: Record = {str(key): value for key, value in data.items()}
         model = resources.fingerprint(self.bundle_root)
-        Result.from_record(record, model=model, device=str(self.device)).save(self.output_dir)
+        Result.from_record(record, model=model, device=str(self.device)).save(self.output_dir, dicom=self.dicom)
         return record

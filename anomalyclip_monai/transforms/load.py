@@ -27,12 +27,14 @@ class LoadImageCase(LoadImage):
 
     Args:
         volume: which volume of a 4D file, counted from 0.
+        per_slice: read a DICOM series whose slices lie on no grid one by one.
     """
 
-    def __init__(self, volume: int | None = None) -> None:
+    def __init__(self, volume: int | None = None, per_slice: bool = False) -> None:
         # MONAI's own constructor registers readers, one of which prints on every call; none is used here.
         Transform.__init__(self)
         self.volume = None if volume is None else int(volume)
+        self.per_slice = per_slice
         self.image_only = True
 
     def __call__(self, filename: Any, reader: Any = None) -> Volume:
@@ -48,7 +50,7 @@ class LoadImageCase(LoadImage):
         if isinstance(filename, torch.Tensor):
             return _from_tensor(filename)
         case = filename if isinstance(filename, Case) else the_case(filename)
-        return case.read(self.volume)
+        return case.read(self.volume, self.per_slice)
 
 
 class LoadImageCased(LoadImaged):
@@ -61,12 +63,15 @@ class LoadImageCased(LoadImaged):
     Args:
         keys: the image's key.
         volume: which volume of a 4D file, counted from 0.
+        per_slice: read a DICOM series whose slices lie on no grid one by one.
         roi_key: the mask's key.
     """
 
-    def __init__(self, keys: str = "image", volume: int | None = None, roi_key: str = "roi") -> None:
+    def __init__(
+        self, keys: str = "image", volume: int | None = None, per_slice: bool = False, roi_key: str = "roi"
+    ) -> None:
         MapTransform.__init__(self, keys)
-        self._loader = LoadImageCase(volume)
+        self._loader = LoadImageCase(volume, per_slice)
         self.roi_key = roi_key
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> Record:
