@@ -78,7 +78,7 @@ def text_tower(clip: nn.Module) -> TextTower:
     """
     text = cast(Any, getattr(clip, "text", clip))
     reason = None
-    if text is not clip and not isinstance(text, TextTransformer):
+    if hasattr(clip, "text") and not isinstance(text, TextTransformer):
         reason = f"its text tower is a {type(text).__name__}, not open_clip's TextTransformer"
     elif getattr(text, "attn_mask", None) is None:
         reason = "its text tower is not causal"
