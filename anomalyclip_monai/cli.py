@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from anomalyclip_monai import __version__, resources
 from anomalyclip_monai.exceptions import AnomalyCLIPError, NoInputError, UsageError, WeightsError
 
 if TYPE_CHECKING:
+    from anomalyclip_monai.data.phantom import Phantom
     from anomalyclip_monai.outputs import Result
 
 EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
@@ -33,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_NOT_STARTED)
     except AnomalyCLIPError as error:
         return _fail(error, EXIT_CASE_FAILED)
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CASE_FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -119,7 +124,7 @@ def _localize(arguments: argparse.Namespace) -> int:
 def _describe(result: Result, folder: Path, told: set[str]) -> Iterator[str]:
     """Lines about a result; what was said of an earlier case of this run, in ``told``, is not said again."""
     count = len(result.lesions)
-    found = f"{count} lesion{'' if count == 1 else 's'}"
+    found = _count(count)
     if count and (volume := result.lesions[0].volume_mm3) is not None:
         total = sum(lesion.volume_mm3 or 0 for lesion in result.lesions)
         found += f", {total / 1000:.1f} ml" + (f" (highest peak: {volume / 1000:.1f} ml)" if count > 1 else "")
@@ -138,45 +143,62 @@ def _describe(result: Result, folder: Path, told: set[str]) -> Iterator[str]:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    """Make a synthetic head with a known lesion and its lesion-free twin, run both, and compare with the truth."""
-    import numpy as np
-
+    """Make a synthetic head with a known lesion, the same as DICOM, and its lesion-free twin; run and check all."""
     from anomalyclip_monai.api import localize_many
     from anomalyclip_monai.data.phantom import head_phantom
+    from anomalyclip_monai.outputs.dicom_series import write_mr_series
     from anomalyclip_monai.outputs.nifti import write_nifti
 
-    out = Path(arguments.output)
-    phantoms = {"lesion": head_phantom(lesion=True), "healthy": head_phantom(lesion=False)}
-    for name, phantom in phantoms.items():
-        write_nifti(out / "input" / f"{name}.nii.gz", phantom.data, phantom.affine)
-    _say(f"Two synthetic heads (no patient's data), one with a lesion: {out / 'input'}")
+    made = Path(arguments.output) / "input"
+    lesion, healthy = head_phantom(lesion=True), head_phantom(lesion=False)
+    write_nifti(made / "lesion.nii.gz", lesion.data, lesion.affine)
+    write_nifti(made / "healthy.nii.gz", healthy.data, healthy.affine)
+    write_mr_series(made / "lesion_dicom", lesion.data, lesion.affine)
+    phantoms = {"lesion": lesion, "lesion_dicom": lesion, "healthy": healthy}
+    inputs = [made / "lesion.nii.gz", made / "lesion_dicom", made / "healthy.nii.gz"]
+    _say(f"Synthetic heads, no patient's data: {made}")
     as_expected = True
     with _progress(arguments.quiet) as (slices, cases):
-        inputs = [out / "input" / f"{name}.nii.gz" for name in phantoms]
         results = localize_many(
             inputs, model=arguments.model, preset="mr_brain", device=arguments.device, progress=slices
         )
         for result in cases(results):
-            folder = result.save(out)
-            phantom = phantoms[result.case]
-            if result.heatmap is None or result.mask is None:  # not reached: save() raises for a failed case
-                continue
-            heatmap, mask = np.asarray(result.heatmap[0]), np.asarray(result.mask[0]) > 0
-            _say(f"{result.case}: score {result.score:.2f}, {len(result.lesions)} lesions, {result.seconds:.1f} s")
-            if phantom.lesion.any():
-                peak = np.unravel_index(int(heatmap.argmax()), heatmap.shape)
-                inside = bool(phantom.lesion[peak])
-                truth = phantom.affine[:3, :3] @ np.argwhere(phantom.lesion).mean(axis=0) + phantom.affine[:3, 3]
-                found = phantom.affine[:3, :3] @ np.array(peak) + phantom.affine[:3, 3]
-                overlap = 2 * (mask & phantom.lesion).sum() / (mask.sum() + phantom.lesion.sum())
-                _say(f"  lesion made at {_millimetres(truth)}, found at {_millimetres(found)} (RAS mm)")
-                _say(f"  the peak lies {'inside' if inside else 'OUTSIDE'} the lesion; Dice of the mask {overlap:.2f}")
-                as_expected &= inside
-            else:
-                _say(f"  the mask is {'not empty: a false alarm' if mask.any() else 'empty, as it should be'}")
-                as_expected &= not mask.any()
-            _say(f"  look at {folder / 'preview.png'}")
+            folder = result.save(arguments.output)
+            right, lines = _compare(result, phantoms[result.case])
+            as_expected &= right
+            for line in [*lines, f"  look at {folder / 'preview.png'}"]:
+                _say(line)
     return EXIT_DONE if as_expected else EXIT_CASE_FAILED
+
+
+def _compare(result: Result, phantom: Phantom) -> tuple[bool, list[str]]:
+    """Whether the result is what the phantom holds, and lines that say so. Positions are compared in RAS mm."""
+    import numpy as np
+
+    heatmap, mask = np.asarray(result.heatmap)[0], np.asarray(result.mask)[0] > 0
+    lines = [f"{result.case}: score {result.score:.2f}, {_count(len(result.lesions))}, {result.seconds:.1f} s"]
+    if not phantom.lesion.any():
+        return not mask.any(), [
+            *lines,
+            f"  the mask is {'NOT empty: a false alarm' if mask.any() else 'empty, as it should be'}",
+        ]
+    peak = np.append(np.unravel_index(int(heatmap.argmax()), heatmap.shape), 1)
+    found = result.affine @ peak
+    truth = phantom.affine @ np.append(np.argwhere(phantom.lesion).mean(axis=0), 1)
+    voxel = np.round(np.linalg.inv(phantom.affine) @ found).astype(int)[:3]
+    inside = bool(phantom.lesion[tuple(voxel)])
+    lines += [
+        f"  lesion made at {_millimetres(truth[:3])}, brightest voxel at {_millimetres(found[:3])} (RAS mm)",
+        f"  the peak lies {'inside' if inside else 'OUTSIDE'} the lesion",
+    ]
+    if result.source.kind == "nifti":  # the same grid
+        overlap = 2 * (mask & phantom.lesion).sum() / (mask.sum() + phantom.lesion.sum())
+        lines.append(f"  Dice of the mask {overlap:.2f}")
+    return inside, lines
+
+
+def _count(lesions: int) -> str:
+    return f"{lesions} lesion{'' if lesions == 1 else 's'}"
 
 
 def _millimetres(point: Any) -> str:

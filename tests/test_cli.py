@@ -138,6 +138,7 @@ def test_info_as_json(capsys):
 def test_demo_finds_the_lesion_and_nothing_in_the_twin(tmp_path, capsys):
     assert main(["demo", "-o", str(tmp_path), "--quiet", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert "the peak lies inside the lesion" in printed
+    assert printed.count("the peak lies inside the lesion") == 2
     assert "the mask is empty, as it should be" in printed
     assert (tmp_path / "lesion" / "preview.png").is_file()
+    assert {path.name for path in (tmp_path / "lesion_dicom").iterdir()} >= {"heatmap.dcm", "mask.dcm"}

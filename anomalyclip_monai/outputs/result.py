@@ -16,7 +16,7 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from anomalyclip_monai.data.geometry import SliceView
+from anomalyclip_monai.data.geometry import SliceView, is_sheared
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.outputs.files import whole_set
@@ -85,7 +85,7 @@ class Result:
             lesions=record["lesions"],
             threshold=record["threshold"],
             preset=record["preset"],
-            warnings=record["notes"],
+            warnings=[*record["notes"], *_display_notes(record)],
             source=record["source"],
             model=model,
             device=device,
@@ -173,6 +173,12 @@ class Result:
         if value is None:
             raise self.error or AnomalyCLIPError("E_RESULT", "this result is empty", None, "run the case first")
         return value
+
+
+def _display_notes(record: Record) -> list[str]:
+    """What a viewer will do wrong with the results of this case."""
+    tilted = record["source"].kind == "dicom" and is_sheared(np.asarray(record["heatmap"].affine, dtype=np.float64))
+    return ["3D Slicer's importer misplaces mask.dcm and heatmap.dcm of tilted slices; view the NIfTI files"] * tilted
 
 
 def _version(distribution: str) -> str:
