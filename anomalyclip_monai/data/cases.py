@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomalyclip_monai.data import dicom_series
+from anomalyclip_monai.data.itk import SUFFIXES as ITK_SUFFIXES
+from anomalyclip_monai.data.itk import is_itk, read_itk
 from anomalyclip_monai.data.nifti import SUFFIXES as NIFTI_SUFFIXES
 from anomalyclip_monai.data.nifti import is_nifti, read_nifti
 from anomalyclip_monai.data.photo import is_photo, read_photo
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
 from anomalyclip_monai.types import PathLike, Record
-
 
 _unpacked = contextlib.ExitStack()
 atexit.register(_unpacked.close)
@@ -57,6 +58,8 @@ class Case:
             return read_photo(self.path)
         if is_nifti(self.path):
             return read_nifti(self.path, volume)
+        if is_itk(self.path):
+            return read_itk(self.path, volume)
         raise CaseError("E_NOT_IMAGE", "not an image that can be read", self.path, "give NIfTI, DICOM, PNG or JPEG")
 
 
@@ -119,7 +122,7 @@ def roi_of(case: Case, roi: PathLike, cases: int) -> Path:
                 "E_ROI", f"one mask for {cases} cases", path, "give a folder of masks with the cases' names"
             )
         return path
-    for suffix in NIFTI_SUFFIXES:
+    for suffix in (*NIFTI_SUFFIXES, *ITK_SUFFIXES):
         if (candidate := path / f"{case.name}{suffix}").is_file():
             return candidate
     raise CaseError("E_ROI", f"the folder has no mask {case.name}.nii.gz", path, "name masks as their cases")
@@ -167,8 +170,13 @@ def _stem(path: Path) -> str:
     return path.stem or path.name
 
 
+def _is_one_file(path: Path) -> bool:
+    """Whether the name is that of a format in which a file is a case."""
+    return is_nifti(path) or is_itk(path) or is_photo(path)
+
+
 def _cases_of_file(path: Path, root: Path) -> list[Case]:
-    if is_nifti(path) or is_photo(path):
+    if _is_one_file(path):
         return [Case(_relative(path, root), path)]
     try:
         if path.suffix.lower() == ".zip":
@@ -185,7 +193,7 @@ def _cases_of_archive(path: Path, root: Path) -> list[Case]:
     """Cases in a zip archive, unpacked into a temporary folder that lasts as long as the process."""
     folder = _unpacked.enter_context(dicom_series.open_archive(path))
     skipped: Counter[str] = Counter()
-    cases = _cases_of_folder(folder, folder, skipped)
+    cases = _cases_of_folder(folder, folder, skipped, archives=False)  # an archive may hold itself
     name = _relative(path, root).removesuffix(".zip")
     if not cases:
         raise CaseError("E_NO_IMAGES", "the archive holds no image", path, "give NIfTI, DICOM, PNG or JPEG")
@@ -194,13 +202,13 @@ def _cases_of_archive(path: Path, root: Path) -> list[Case]:
     return [Case(f"{name}/{case.name}", case.path, case.series) for case in cases]
 
 
-def _cases_of_folder(folder: Path, root: Path, skipped: Counter[str]) -> list[Case]:
+def _cases_of_folder(folder: Path, root: Path, skipped: Counter[str], *, archives: bool = True) -> list[Case]:
     cases: list[Case] = []
     dicom_seen = False
     for path in _files(folder):
-        if is_nifti(path) or is_photo(path):
+        if _is_one_file(path):
             cases.append(Case(_relative(path, root), path))
-        elif path.suffix.lower() == ".zip":
+        elif archives and path.suffix.lower() == ".zip":
             cases += _cases_of_file(path, root)
         elif not dicom_seen and dicom_series.is_dicom(path):
             dicom_seen = True

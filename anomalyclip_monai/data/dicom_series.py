@@ -35,13 +35,16 @@ MAX_ORIENTATION_NOISE = 1e-3
 MAX_SPACING, MAX_POSITION = 1e3, 1e6
 """mm; beyond these a header is damaged, and sums of its numbers may overflow."""
 
+BETWEEN_SLICES = frozenset({"E_IRREGULAR_SPACING", "E_MISSING_SLICES", "E_DUPLICATE_POSITION", "E_MIXED_ORIENTATION"})
+"""Refusals of how slices lie to each other, each of which is still good by itself."""
+
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PIXEL_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SHOWN = ("echo time", "b-value", "temporal position", "inversion time", "trigger time")
 _IMAGE_TYPES = frozenset({"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "FIELD_MAP", "B0", "ADC"})
 
 
-def read_series(series: Series, *, volume: int | None = None) -> Volume:
+def read_series(series: Series, *, volume: int | None = None, per_slice: bool = False) -> Volume:
     """Read one series as (C, X, Y, Z): columns, rows, slices in ascending order along the normal.
 
     The slice vector is the fitted step between positions, not the normal, so that gantry tilt stays in the
@@ -52,6 +55,9 @@ def read_series(series: Series, *, volume: int | None = None) -> Volume:
         series: from :func:`scan`.
         volume: which of several volumes at the same positions (echoes, times, b-values, stacks), from 0 in
             the order that the message of ``E_4D`` lists.
+        per_slice: read a series that would be refused with one of :data:`BETWEEN_SLICES` as slices one after the
+            other: ``regular`` is then False, only ``frames`` say where each lies, and the affine is that of the
+            first slice with its thickness as step. A series on a grid is read as always.
 
     Raises:
         CaseError: with the code of the first thing that is wrong; the whole series is refused.
@@ -65,13 +71,61 @@ def read_series(series: Series, *, volume: int | None = None) -> Volume:
     if not any(header.has_geometry for header in series.headers):
         return _read_frames(series, volume)
     _check_complete(series.headers)
-    volumes = [part for stack in _stacks(series.headers) for part in _split(stack)]
-    affines = [_fit_affine(part) for part in volumes]
-    chosen = _choose(volumes, volume, series)
-    slices, affine = volumes[chosen], affines[chosen]
+    try:
+        volumes = [part for stack in _stacks(series.headers) for part in _split(stack)]
+    except CaseError as error:
+        if not per_slice or error.code not in BETWEEN_SLICES:
+            raise
+        _check_one_size(series.headers)
+        volumes = [list(series.headers)]
+        return _read_slices(series, volumes[_choose(volumes, volume, series)], error)
+    if per_slice:
+        slices = volumes[_choose(volumes, volume, series)]
+        try:
+            affine = _fit_affine(slices)
+        except CaseError as error:
+            if error.code not in BETWEEN_SLICES:
+                raise
+            return _read_slices(series, slices, error)
+    else:
+        # Of several volumes a bad one refuses all: slices may have been parted wrongly.
+        affines = [_fit_affine(part) for part in volumes]
+        chosen = _choose(volumes, volume, series)
+        slices, affine = volumes[chosen], affines[chosen]
     data, notes = decode_volume(slices, series.modality)
     notes = (*series.warnings, *_tilt_note(affine), *notes)
     return Volume(data, affine, _source(series, slices, notes))
+
+
+def _read_slices(series: Series, headers: Sequence[SliceHeader], why: CaseError) -> Volume:
+    """Read slices that lie on no grid, one after the other."""
+    slices = _in_order(headers)
+    data, notes = decode_volume(slices, series.modality)
+    note = f"The slices lie on no grid and were read one by one ({why.what}): distances between them are not known."
+    source = _source(series, slices, (*series.warnings, note, *notes))
+    return Volume(data, _fit_affine(slices[:1]), replace(source, regular=False))
+
+
+def _in_order(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
+    """Sort by orientation, then position along its normal, then instance number."""
+    planes: list[list[SliceHeader]] = []
+    for header in sorted(headers, key=lambda header: (header.orientation or (), header.frame.path)):
+        near = (plane for plane in planes if _difference(header.orientation, plane[0].orientation) <= 0.01)
+        if (plane := next(near, None)) is None:
+            planes.append([header])
+        else:
+            plane.append(header)
+    planes.sort(key=lambda plane: tuple(round(value, 2) + 0.0 for value in plane[0].orientation or ()))
+    ordered = []
+    for plane in planes:
+        normal = _normal(plane[0])
+
+        def place(header: SliceHeader, normal: NDArray[np.float64] = normal) -> tuple[float, int, int]:
+            along = float(np.asarray(header.position, np.float64) @ normal)
+            return round(along, 3), header.instance or 0, header.frame.number
+
+        ordered += sorted(plane, key=place)
+    return ordered
 
 
 def _source(series: Series, slices: Sequence[SliceHeader], notes: tuple[str, ...]) -> Source:
@@ -134,18 +188,28 @@ def _stacks(headers: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
     for stack in stacks:
         first = stack[0]
         for header in stack:
-            if (header.rows, header.columns) != (first.rows, first.columns):
-                what = f"{header.columns} x {header.rows} pixels beside {first.columns} x {first.rows}"
-                raise CaseError("E_MATRIX", what, header.frame.path, "keep slices of one size in a series")
+            _check_beside(header, first)
             if _difference(header.orientation, first.orientation) > MAX_ORIENTATION_NOISE:
                 what = "slices of different orientation in one series"
                 raise CaseError("E_MIXED_ORIENTATION", what, header.frame.path, "keep one plane in a series")
-            if header.frame_of_reference != first.frame_of_reference:
-                what = "slices in different frames of reference in one series"
-                raise CaseError("E_GEOMETRY", what, header.frame.path, "their positions cannot be compared")
-            if _difference(header.spacing, first.spacing) > 1e-3 * min(first.spacing or (1,)):
-                raise CaseError("E_GEOMETRY", "slices of different pixel spacing in one series", header.frame.path)
     return stacks
+
+
+def _check_one_size(headers: Sequence[SliceHeader]) -> None:
+    for header in headers:
+        _check_beside(header, headers[0])
+
+
+def _check_beside(header: SliceHeader, first: SliceHeader) -> None:
+    """Hold a slice to the matrix, the frame of reference and the pixel spacing of another one."""
+    if (header.rows, header.columns) != (first.rows, first.columns):
+        what = f"{header.columns} x {header.rows} pixels beside {first.columns} x {first.rows}"
+        raise CaseError("E_MATRIX", what, header.frame.path, "keep slices of one size in a series")
+    if header.frame_of_reference != first.frame_of_reference:
+        what = "slices in different frames of reference in one series"
+        raise CaseError("E_GEOMETRY", what, header.frame.path, "their positions cannot be compared")
+    if _difference(header.spacing, first.spacing) > 1e-3 * min(first.spacing or (1,)):
+        raise CaseError("E_GEOMETRY", "slices of different pixel spacing in one series", header.frame.path)
 
 
 def _natural(text: str) -> tuple[float, str]:

@@ -1,29 +1,41 @@
-"""Read NIfTI volumes on nibabel: the stored grid and affine, or one line that says why not."""
+"""Read NIfTI and FreeSurfer volumes on nibabel: the stored grid and affine, or one line that says why not."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import struct
+import tempfile
 import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
 
 from anomalyclip_monai.data.volume import Source, Volume
 from anomalyclip_monai.exceptions import CaseError
-from anomalyclip_monai.types import Affine, PathLike
+from anomalyclip_monai.types import Affine, FloatArray, PathLike
 
-SUFFIXES = (".nii", ".nii.gz")
+MGH_SUFFIXES = (".mgh", ".mgz")
+SUFFIXES = (".nii", ".nii.gz", *MGH_SUFFIXES)
 
 MAX_VOXELS = 2**30
 """Largest volume that is read, 4 GiB as float32. The header is checked before anything is decoded."""
 
+BLOCK_VOXELS = 2**24
+"""Voxels of the slices that :func:`iter_slices` gathers at once across the order in which they are stored."""
+
+NO_ORIENTATION = "no orientation in the header: left, right, up and down are guesses"
+
 _GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK = 1 << 20
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file."""
+    """Whether the name is that of a NIfTI file, or of a FreeSurfer volume, which is read in the same way."""
     return path.name.lower().endswith(SUFFIXES)
 
 
@@ -31,59 +43,180 @@ def read_nifti(path: PathLike, volume: int | None = None) -> Volume:
     """Read one volume, (1, X, Y, Z) float32.
 
     Args:
-        path: a ``.nii`` or ``.nii.gz`` file.
+        path: a ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz`` file.
         volume: which volume of a 4D file, counted from 0.
 
     Raises:
         CaseError: ``E_NIFTI``, ``E_TRUNCATED``, ``E_GEOMETRY``, ``E_4D``, ``E_COLOUR``, ``E_PIXELS``, ``E_TOO_LARGE``.
     """
     path = Path(path)
-    zipped = path.name.lower().endswith(".gz")
+    with _one_error(path), _opened(path) as stream:
+        image = _parse(stream, path)
+        result = volume_from_nibabel(image, path, volume)
+        if isinstance(image, nib.MGHImage) and not _places_patient(stream):
+            result = replace(result, source=replace(result.source, warnings=(NO_ORIENTATION, *result.source.warnings)))
+        _read_to_end(stream)
+        return result
+
+
+def iter_slices(path: PathLike, axis: int = 2, *, volume: int | None = None) -> Iterator[FloatArray]:
+    """Yield the slices of a volume, each the two other axes in their order, as float32 in modality values.
+
+    Only a few slices are in memory at a time. NaN and infinity take the smallest value of their slice. Across other
+    axes than the last, blocks of slices are gathered in several passes, through a temporary file if compressed.
+
+    Args:
+        path: see :func:`read_nifti`.
+        axis: the array axis along which the slices follow each other.
+        volume: see :func:`read_nifti`.
+
+    Raises:
+        ValueError: the axis is not 0, 1 or 2.
+        CaseError: see :func:`read_nifti`; of damaged data only when they are reached.
+    """
+    if axis not in (0, 1, 2):
+        raise ValueError(f"axis ({axis}) must be 0, 1 or 2")
+    path = Path(path)
+    lowest = np.float32(0)
+    with _one_error(path), contextlib.ExitStack() as stack:
+        stream = stack.enter_context(_opened(path))
+        image = _parse(stream, path)
+        shape = _check_image(image, path, volume)
+        _affine(image, path)
+        if axis != 2 and isinstance(stream, gzip.GzipFile):
+            stream = stack.enter_context(_unpacked(stream, image, path))
+            image = _parse(stream, path)
+        at_once = 1 if axis == 2 else max(1, BLOCK_VOXELS // (shape[0] * shape[1] * shape[2] // shape[axis]))
+        for start in range(0, shape[axis], at_once):
+            block = range(start, min(start + at_once, shape[axis]))
+            for data in _planes(image, shape, axis, block, volume):
+                finite = np.isfinite(data)
+                if finite.any():
+                    lowest = data[finite].min()
+                data[~finite] = lowest
+                yield data
+        _read_to_end(stream)
+
+
+def _planes(
+    image: Any, shape: tuple[int, int, int], axis: int, block: range, volume: int | None
+) -> Iterator[FloatArray]:
+    """A block of slices along an axis, from planes read in stored order."""
+    rest = (volume or 0,) if len(image.shape) == 4 else (0,) * (len(image.shape) - 3)
+
+    def plane(k: int) -> FloatArray:
+        where = (slice(None), slice(None), k, *rest) if len(image.shape) > 2 else (slice(None), slice(None))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.array(image.dataobj[where], dtype=np.float32)
+
+    if axis == 2:
+        yield from (plane(k) for k in block)
+        return
+    gathered = np.empty((len(block), shape[1 - axis], shape[2]), np.float32)
+    for k in range(shape[2]):
+        part = plane(k).take(block, axis=axis)
+        gathered[:, :, k] = part if axis == 0 else part.T
+    yield from gathered
+
+
+@contextlib.contextmanager
+def _one_error(path: Path) -> Iterator[None]:
+    """Turn whatever nibabel and numpy raise in a damaged file into one line."""
     try:
-        with open(path, "rb") as raw:
-            if (raw.read(2) == _GZIP_MAGIC) != zipped:
-                kind = "is not gzip-compressed" if zipped else "is gzip-compressed"
-                raise CaseError("E_NIFTI", f"the name ends in {path.suffix} but the file {kind}", path, "rename it")
-            raw.seek(0)
-            if not zipped:
-                return volume_from_nibabel(_parse(raw, path), path, volume)
-            with gzip.open(raw) as stream:
-                result = volume_from_nibabel(_parse(stream, path), path, volume)
-                while stream.read(1 << 20):  # the checksum lies behind the last byte
-                    pass
-                return result
+        yield
     except CaseError:
         raise
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CaseError("E_TRUNCATED", "the compressed data are cut off or damaged", path, "copy it again") from error
-    except Exception as error:  # nibabel and numpy raise whatever they meet in a damaged file
-        short = "Expected" in str(error) or "mmap" in str(error) or "could not be read" in str(error)
+    except Exception as error:
+        short = any(words in str(error) for words in ("Expected", "mmap", "could not be read", "not enough data"))
         code, what = (
             ("E_TRUNCATED", "the file is shorter than its header says")
             if short
-            else ("E_NIFTI", f"not a readable NIfTI file ({type(error).__name__})")
+            else ("E_NIFTI", f"not a readable {_format(path)} file ({type(error).__name__})")
         )
         raise CaseError(code, what, path, "copy it again, or convert it with dcm2niix") from error
 
 
-def _parse(stream: Any, path: Path) -> nib.Nifti1Image:
+def _format(path: Path) -> str:
+    return "FreeSurfer" if _is_mgh(path) else "NIfTI"
+
+
+def _is_mgh(path: Path) -> bool:
+    return path.name.lower().endswith(MGH_SUFFIXES)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """The file, uncompressed on the way where its name says so."""
+    zipped = path.name.lower().endswith((".gz", ".mgz"))
+    with open(path, "rb") as raw:
+        if (raw.read(2) == _GZIP_MAGIC) != zipped:
+            kind = "is not gzip-compressed" if zipped else "is gzip-compressed"
+            raise CaseError("E_NIFTI", f"the name ends in {path.suffix} but the file {kind}", path, "rename it")
+        raw.seek(0)
+        if not zipped:
+            yield raw
+            return
+        with gzip.open(raw) as stream:
+            yield stream
+
+
+def _places_patient(stream: IO[bytes] | gzip.GzipFile) -> bool:
+    """FreeSurfer's ``goodRASFlag``, which nibabel sets while it makes up an orientation."""
+    stream.seek(28)
+    return stream.read(2) != b"\0\0"
+
+
+def _read_to_end(stream: IO[bytes] | gzip.GzipFile) -> None:
+    if isinstance(stream, gzip.GzipFile):
+        while stream.read(_CHUNK):  # the checksum lies behind the last byte
+            pass
+
+
+@contextlib.contextmanager
+def _unpacked(stream: gzip.GzipFile, image: Any, path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file with the uncompressed bytes, no more of them than the header announces."""
+    size = int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
+    left = image.dataobj.offset + size + _CHUNK
+    stream.seek(0)
+    with tempfile.TemporaryFile() as plain:
+        while chunk := stream.read(_CHUNK):
+            left -= len(chunk)
+            if left < 0:
+                raise CaseError("E_NIFTI", "the file holds more than its header says", path, "check the file")
+            plain.write(chunk)
+        plain.seek(0)
+        yield plain
+
+
+def _parse(stream: Any, path: Path) -> Any:
+    """The nibabel image of a stream, its data still to be read."""
     holder = nib.FileHolder(fileobj=stream)
     size = int.from_bytes(head := stream.read(4), "little")
     stream.seek(0)
-    version2 = 540 in (size, int.from_bytes(head, "big"))
-    image_class = nib.Nifti2Image if version2 else nib.Nifti1Image
+    if _is_mgh(path):
+        image_class = nib.MGHImage
+    else:
+        image_class = nib.Nifti2Image if 540 in (size, int.from_bytes(head, "big")) else nib.Nifti1Image
     try:
-        # nibabel turns voxel sizes of 0 into 1 while it reads
-        header = image_class.header_class.from_fileobj(stream, check=False)
+        if _is_mgh(path):
+            # nibabel jumps behind the data for a footer, so the size comes first: version, four dimensions
+            _, *dims = struct.unpack(">5i", stream.read(20))
+            if min(dims) < 1:
+                raise CaseError("E_GEOMETRY", f"the volume has no voxels, its shape is {dims}", path, "check the file")
+            check_size(dims, path)
+        else:
+            # nibabel turns voxel sizes of 0 into 1 while it reads
+            header = image_class.header_class.from_fileobj(stream, check=False)
+            _check_voxel_size(header, path)
         stream.seek(0)
-        _check_voxel_size(header, path)
         return image_class.from_file_map({"image": holder, "header": holder})
     except (CaseError, EOFError, gzip.BadGzipFile, zlib.error):
         raise
     except Exception as error:
-        raise CaseError(
-            "E_NIFTI", f"the header is not that of a NIfTI file ({type(error).__name__})", path, "check the file"
-        ) from error
+        what = f"the header is not that of a {_format(path)} file ({type(error).__name__})"
+        raise CaseError("E_NIFTI", what, path, "check the file") from error
 
 
 def _check_voxel_size(header: Any, path: Path) -> None:
@@ -96,12 +229,7 @@ def _check_voxel_size(header: Any, path: Path) -> None:
 
 def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None = None) -> Volume:
     """A nibabel image in memory or on disk -> :class:`Volume`; see :func:`read_nifti` for the errors."""
-    dtype = image.get_data_dtype()
-    if dtype.fields is not None:
-        raise CaseError("E_COLOUR", "the voxels are colours", path, "give photos as PNG or JPEG, or DICOM")
-    if np.issubdtype(dtype, np.complexfloating):
-        raise CaseError("E_NIFTI", "the voxels are complex numbers", path, "save the magnitude as a volume")
-    shape = _check_shape(image.shape, path, volume)
+    shape = _check_image(image, path, volume)
     affine, warnings = _affine(image, path)
     if len(image.shape) > 3 and volume is not None:
         data = np.asanyarray(image.dataobj[..., volume] if len(image.shape) == 4 else image.dataobj)
@@ -115,13 +243,37 @@ def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None
     return Volume(data[np.newaxis], affine, source)
 
 
-def _check_shape(shape: tuple[int, ...], path: Path | None, volume: int | None) -> tuple[int, int, int]:
-    """(X, Y[, Z[, T]]) -> (X, Y, Z) of the volume to read."""
+def _check_image(image: Any, path: Path | None, volume: int | None) -> tuple[int, int, int]:
+    """What the header says of the voxels, before any is read -> (X, Y, Z)."""
+    dtype = image.get_data_dtype()
+    if dtype.fields is not None:
+        raise CaseError("E_COLOUR", "the voxels are colours", path, "give photos as PNG or JPEG, or DICOM")
+    if np.issubdtype(dtype, np.complexfloating):
+        raise CaseError("E_NIFTI", "the voxels are complex numbers", path, "save the magnitude as a volume")
+    return check_shape(image.shape, path, volume)
+
+
+def check_size(shape: Sequence[int], path: Path | None) -> None:
+    """Refuse a volume, (X, Y, Z, ...), that is too large to be read, before memory is asked for.
+
+    Raises:
+        CaseError: ``E_TOO_LARGE``.
+    """
+    x, y, z = (int(count) for count in shape[:3])
+    if x * y * z > MAX_VOXELS:
+        raise CaseError("E_TOO_LARGE", f"the header announces {x} x {y} x {z} voxels", path, "crop the volume")
+
+
+def check_shape(shape: tuple[int, ...], path: Path | None, volume: int | None) -> tuple[int, int, int]:
+    """(X, Y[, Z[, T]]) -> (X, Y, Z) of the volume to read.
+
+    Raises:
+        CaseError: ``E_GEOMETRY``, ``E_TOO_LARGE`` or ``E_4D``.
+    """
     if len(shape) < 2 or 0 in shape:
         raise CaseError("E_GEOMETRY", f"the volume has no voxels, its shape is {shape}", path, "check the file")
     x, y, z, *rest = (*shape, 1)[: max(3, len(shape))]
-    if x * y * z > MAX_VOXELS:
-        raise CaseError("E_TOO_LARGE", f"the header announces {x} x {y} x {z} voxels", path, "crop the volume")
+    check_size((x, y, z), path)
     if any(count > 1 for count in rest[1:]):
         raise CaseError("E_4D", f"the file has {len(shape)} dimensions, {shape}", path, "save one volume of it")
     count = rest[0] if rest else 1
@@ -139,10 +291,10 @@ def _affine(image: Any, path: Path | None) -> tuple[Affine, list[str]]:
     zooms = np.asarray(header.get_zooms()[:3], dtype=np.float64)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not hasattr(header, "get_sform"):
-        return _checked(affine, path), warnings
+        return checked_affine(affine, path), warnings
     sform, sform_code = header.get_sform(coded=True)
     if not sform_code and not header["qform_code"]:
-        warnings.append("no orientation in the header: left, right, up and down are guesses")
+        warnings.append(NO_ORIENTATION)
     elif sform_code and not _invertible(sform):
         qform, qform_code = header.get_qform(coded=True)
         if not qform_code or not _invertible(qform):
@@ -153,10 +305,15 @@ def _affine(image: Any, path: Path | None) -> tuple[Affine, list[str]]:
     if len(zooms) == 3 and not np.allclose(lengths, zooms, rtol=1e-3, atol=1e-3):
         taken = np.round(lengths, 4).tolist()
         warnings.append(f"the header's voxel size disagrees with its orientation, {taken} mm taken")
-    return _checked(affine, path), warnings
+    return checked_affine(affine, path), warnings
 
 
-def _checked(affine: Affine, path: Path | None) -> Affine:
+def checked_affine(affine: Affine, path: Path | None) -> Affine:
+    """The affine itself.
+
+    Raises:
+        CaseError: it is not finite or not invertible (``E_GEOMETRY``).
+    """
     if not _invertible(affine):
         raise CaseError("E_GEOMETRY", "the orientation in the header has no volume", path, "repair the header")
     return affine

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,6 +187,44 @@ def test_several_series_in_one_folder_are_named_by_their_number(tmp_path: Path) 
     assert _names(tmp_path) == ["study/3", "study/12"]
     with pytest.raises(CaseError, match=r"^E_MULTI_SERIES: 2 cases are there: .*study/3, .*study/12"):
         the_case(tmp_path)
+
+
+# --- archives
+
+
+def _zip(path: Path, *files: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in files:
+            archive.write(file, file.name)
+    return path
+
+
+def test_an_archive_of_one_case_is_named_by_itself(tmp_path: Path) -> None:
+    _series(tmp_path / "series", 3)
+    archive = _zip(tmp_path / "study.ZIP", *sorted((tmp_path / "series").iterdir()))
+    case = the_case(archive)
+    assert case.name == "study"
+    assert case.read().data.shape == (1, 3, 2, 2)
+
+
+def test_an_archive_of_several_cases_is_a_folder(make: Make, tmp_path: Path) -> None:
+    archive = _zip(tmp_path / "study.zip", *make("in/a.nii", "in/b.png", "in/notes.txt"))
+    assert _names(archive) == ["study/a", "study/b"]
+    (tmp_path / "both").mkdir()
+    archive.rename(tmp_path / "both/study.zip")
+    make("both/c.png")
+    assert _names(tmp_path / "both") == ["c", "study/a", "study/b"]
+
+
+def test_archives_with_nothing_to_read(make: Make, tmp_path: Path) -> None:
+    (text, image) = make("notes.txt", "a.nii")
+    empty = _zip(tmp_path / "empty.zip", text)
+    inner = _zip(tmp_path / "inner.zip", image)
+    nested = _zip(tmp_path / "nested.zip", inner)  # archives can hold themselves: only one level is opened
+    damaged = tmp_path / "damaged.zip"
+    damaged.write_bytes(inner.read_bytes()[:40])
+    codes = [case.error and case.error.code for case in find_cases([empty, nested, damaged, image])]
+    assert codes == ["E_NO_IMAGES", "E_NO_IMAGES", "E_ARCHIVE", None]
 
 
 # --- one case
