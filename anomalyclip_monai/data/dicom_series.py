@@ -32,8 +32,8 @@ spacing where that is less, so that a missing slice shows in the finest of volum
 MAX_ORIENTATION_NOISE = 1e-3
 """Largest difference between direction cosines of one stack; scanners write them with noise of 1e-5."""
 
-MAX_SPACING, MAX_POSITION = 1e3, 1e6
-"""mm; beyond these a header is damaged, and sums of its numbers may overflow."""
+MIN_SPACING, MAX_SPACING, MAX_POSITION = 1e-3, 1e3, 1e6
+"""mm; beyond these a header is damaged, and sums and products of its numbers may overflow or vanish."""
 
 BETWEEN_SLICES = frozenset({"E_IRREGULAR_SPACING", "E_MISSING_SLICES", "E_DUPLICATE_POSITION", "E_MIXED_ORIENTATION"})
 """Refusals of how slices lie to each other, each of which is still good by itself."""
@@ -169,7 +169,7 @@ def _check_complete(headers: Sequence[SliceHeader]) -> None:
         ]
         if missing:
             raise CaseError("E_GEOMETRY", f"no valid {' and '.join(missing)} in the header", header.frame.path)
-        if not 0 < min(header.spacing or (0,)) <= max(header.spacing or (0,)) < MAX_SPACING:
+        if not MIN_SPACING <= min(header.spacing or (0,)) <= max(header.spacing or (0,)) < MAX_SPACING:
             raise CaseError("E_GEOMETRY", "the pixel spacing is not a possible one", header.frame.path)
         if max(map(abs, header.position or ())) > MAX_POSITION:
             raise CaseError("E_GEOMETRY", "the position is outside any scanner", header.frame.path)
@@ -188,10 +188,10 @@ def _stacks(headers: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
     for stack in stacks:
         first = stack[0]
         for header in stack:
-            _check_beside(header, first)
             if _difference(header.orientation, first.orientation) > MAX_ORIENTATION_NOISE:
                 what = "slices of different orientation in one series"
                 raise CaseError("E_MIXED_ORIENTATION", what, header.frame.path, "keep one plane in a series")
+            _check_beside(header, first)
     return stacks
 
 
@@ -298,12 +298,14 @@ def _fit_affine(slices: Sequence[SliceHeader]) -> Affine:
     between_rows, between_columns = first.spacing or (1.0, 1.0)
     affine[:3, 0], affine[:3, 1] = row * between_columns, column * between_rows
     if len(slices) == 1:
-        thickness = first.thickness if first.thickness and 0 < first.thickness < MAX_SPACING else 1.0
+        thickness = first.thickness if MIN_SPACING <= (first.thickness or 0) < MAX_SPACING else 1.0
         affine[:3, 2], affine[:3, 3] = normal * thickness, positions[0]
         return _LPS_TO_RAS @ affine
     fitted = _fit_line(np.arange(len(slices), dtype=np.float64), positions)
     step = (fitted[-1] - fitted[0]) / (len(slices) - 1)
     affine[:3, 2], affine[:3, 3] = step, fitted[0]
+    if step @ normal < MIN_SPACING:
+        raise CaseError("E_GEOMETRY", "the slices are too close to each other to be slices", first.frame.path)
     tolerance = min(MAX_POSITION_ERROR, 0.25 * float(step @ normal))
     _check_positions(slices, positions, fitted, normal, tolerance)
     _check_corners(slices, affine, tolerance)
