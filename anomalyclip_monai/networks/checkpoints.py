@@ -34,28 +34,36 @@ def load_backbone(
 
     Args:
         weights: ``.safetensors``, or a ``torch.save`` file of tensors (read with ``weights_only``).
-        config: JSON in the form of open_clip's ``open_clip_config.json``; by default the file of that name beside
-            the weights. A section ``stem`` replaces ``visual.conv1`` by a :class:`ConvolutionalStem`.
+        config: name of an open_clip model, whose activation is corrected as in :func:`named_config`; or a JSON file
+            in the form of open_clip's ``open_clip_config.json``, by default the one beside the weights. A section
+            ``stem`` replaces ``visual.conv1`` by a :class:`ConvolutionalStem`.
         dtype: floating point type of the tower in memory.
 
     Raises:
         WeightsError: a file is missing or damaged, or a key does not match.
     """
     weights = Path(weights)
-    config_path = Path(config) if config is not None else weights.with_name("open_clip_config.json")
     state = read_state_dict(weights)
+    if isinstance(config, str) and open_clip.get_model_config(config) is not None:
+        description = named_config(config)
+    else:
+        description = _read_description(Path(config) if config else weights.with_name("open_clip_config.json"))
+    try:
+        return clip_from_state_dict(state, description, dtype=dtype)
+    except WeightsError as error:
+        raise WeightsError(error.code, error.what, weights, error.todo) from error
+
+
+def _read_description(config_path: Path) -> dict[str, Any]:
     if not config_path.is_file():
         raise WeightsError(
             "E_WEIGHTS", "the description of the backbone is missing", config_path, "reinstall the bundle"
         )
     try:
-        description = json.loads(config_path.read_text(encoding="utf-8"))
+        description: dict[str, Any] = json.loads(config_path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise WeightsError("E_WEIGHTS", "is not JSON", config_path, "reinstall the bundle") from error
-    try:
-        return clip_from_state_dict(state, description, dtype=dtype)
-    except WeightsError as error:
-        raise WeightsError(error.code, error.what, weights, error.todo) from error
+    return description
 
 
 def read_state_dict(path: PathLike) -> dict[str, Tensor]:
