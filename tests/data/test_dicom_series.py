@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -649,9 +650,13 @@ def same_grid(volume: Volume, other: nib.Nifti1Image) -> None:
     np.testing.assert_allclose(ours.get_fdata(), theirs.get_fdata(), rtol=1e-6, atol=3e-4)
 
 
+DCM2NIIX = shutil.which("dcm2niix", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+"""The program of the PyPI package, beside this Python, or another one."""
+
+
 @pytest.mark.slow
 @needs_real_files
-@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="dcm2niix is not installed")
+@pytest.mark.skipif(DCM2NIIX is None, reason="dcm2niix is not installed")
 @pytest.mark.parametrize(
     "name",
     [
@@ -664,18 +669,18 @@ def same_grid(volume: Volume, other: nib.Nifti1Image) -> None:
     ],
 )
 def test_dcm2niix_agrees(name: str, tmp_path: Path) -> None:
-    subprocess.run(["dcm2niix", "-o", str(tmp_path), "-f", "x", str(real(name))], check=True, capture_output=True)
+    subprocess.run([DCM2NIIX, "-o", str(tmp_path), "-f", "x", str(real(name))], check=True, capture_output=True)
     (result,) = tmp_path.glob("*.nii")
     same_grid(read_one(real(name)), nib.load(result))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("dcm2niix") is None, reason="dcm2niix is not installed")
+@pytest.mark.skipif(DCM2NIIX is None, reason="dcm2niix is not installed")
 def test_dcm2niix_agrees_on_an_oblique_series(tmp_path: Path) -> None:
     write(tmp_path / "in", stack(orientation=oblique()))
     (tmp_path / "out").mkdir()
     subprocess.run(
-        ["dcm2niix", "-o", str(tmp_path / "out"), "-f", "x", str(tmp_path / "in")],
+        [DCM2NIIX, "-o", str(tmp_path / "out"), "-f", "x", str(tmp_path / "in")],
         check=True,
         capture_output=True,
     )
