@@ -17,6 +17,7 @@ from anomalyclip_monai.networks.dual_path import (
     check_visual_tower,
     encode_image,
 )
+from anomalyclip_monai.networks.matching import describe_mismatch
 from anomalyclip_monai.networks.prompts import ABNORMAL, encode_prompts, text_tower, tokenize_prompts
 from anomalyclip_monai.networks.similarity import (
     gaussian_smooth,
@@ -224,19 +225,11 @@ class AnomalyCLIP(nn.Module):
         Raises:
             WeightsError: keys are missing or unknown, or a size differs (``E_PROMPTS``).
         """
-        own = self.state_dict()
-        problems = [f"{key} is missing" for key in own if key not in state_dict]
-        problems += [f"{key} is unknown" for key in state_dict if key not in own]
-        problems += [
-            f"{key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
-            for key, value in state_dict.items()
-            if key in own and value.shape != own[key].shape
-        ]
-        if problems:
-            more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        mismatch = describe_mismatch(self.state_dict(), state_dict)
+        if mismatch:
             raise WeightsError(
                 "E_PROMPTS",
-                f"not the learned prompts of this model: {', '.join(problems[:4])}{more}",
+                f"not the learned prompts of this model: {mismatch}",
                 None,
                 "use the checkpoint of this bundle, or convert the authors' checkpoint first",
             )

@@ -16,6 +16,7 @@ from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_mod
 from torch import Tensor, nn
 
 from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.networks.matching import describe_mismatch
 from anomalyclip_monai.networks.stem import ConvolutionalStem
 from anomalyclip_monai.types import PathLike
 
@@ -233,19 +234,11 @@ def prompts_from_authors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _load_every_key(clip: nn.Module, state: dict[str, Tensor]) -> None:
-    own = clip.state_dict()
-    problems = [f"{key} is missing" for key in own if key not in state]
-    problems += [f"{key} is unknown" for key in state if key not in own]
-    problems += [
-        f"{key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
-        for key, value in state.items()
-        if key in own and value.shape != own[key].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+    mismatch = describe_mismatch(clip.state_dict(), state)
+    if mismatch:
         raise WeightsError(
             "E_BACKBONE",
-            f"weights and description of the backbone do not match: {', '.join(problems[:4])}{more}",
+            f"weights and description of the backbone do not match: {mismatch}",
             None,
             "use the description that belongs to the weights",
         )

@@ -65,3 +65,16 @@ def monai_bundle() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def run_bundle(bundle: Path, monai_bundle, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the bundle on a folder from a folder that is not its own."""
+
+    def run(dataset: Path, output: Path) -> subprocess.CompletedProcess[str]:
+        places = {"bundle_root": bundle, "config_file": bundle / "configs" / "inference.json"}
+        places |= {"dataset_dir": dataset, "output_dir": output}
+        arguments = [part for name, place in places.items() for part in (f"--{name}", str(place))]
+        return monai_bundle("run", *arguments, cwd=tmp_path)
+
+    return run

@@ -65,21 +65,10 @@ def test_load_gives_the_learned_prompts_from_any_folder(bundle, tmp_path, monkey
     assert torch.equal(network.ctx, ac.load_model("tiny").ctx)
 
 
-def test_run_from_another_folder_equals_python_and_command_line(bundle, cases, tmp_path, monai_bundle):
+def test_run_from_another_folder_equals_python_and_command_line(cases, tmp_path, run_bundle):
     from anomalyclip_monai.cli import main
 
-    done = monai_bundle(
-        "run",
-        "--bundle_root",
-        str(bundle),
-        "--config_file",
-        config(bundle),
-        "--dataset_dir",
-        str(cases),
-        "--output_dir",
-        str(tmp_path / "bundle"),
-        cwd=tmp_path,
-    )
+    done = run_bundle(cases, tmp_path / "bundle")
     assert done.returncode == 0, done.stdout + done.stderr
     assert main(["localize", str(cases), "-o", str(tmp_path / "cli"), "--quiet", "--device", "cpu"]) == 0
     for result in ac.localize_many(cases, device="cpu"):
@@ -93,39 +82,17 @@ def test_run_from_another_folder_equals_python_and_command_line(bundle, cases, t
             assert files == {"heatmap.nii.gz", "mask.nii.gz", "scores.json", "preview.png"}
 
 
-def test_a_bad_case_is_named_after_the_others_are_done(bundle, cases, tmp_path, monai_bundle):
+def test_a_bad_case_is_named_after_the_others_are_done(cases, tmp_path, run_bundle):
     (cases / "broken.nii.gz").write_bytes(b"no volume")
-    done = monai_bundle(
-        "run",
-        "--bundle_root",
-        str(bundle),
-        "--config_file",
-        config(bundle),
-        "--dataset_dir",
-        str(cases),
-        "--output_dir",
-        str(tmp_path / "out"),
-        cwd=tmp_path,
-    )
+    done = run_bundle(cases, tmp_path / "out")
     assert done.returncode != 0
     assert "1 of 4 cases failed: broken: E_NIFTI" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["case0", "case1", "case2"]
 
 
-def test_an_empty_folder_is_an_error(bundle, tmp_path, monai_bundle):
+def test_an_empty_folder_is_an_error(tmp_path, run_bundle):
     (tmp_path / "empty").mkdir()
-    done = monai_bundle(
-        "run",
-        "--bundle_root",
-        str(bundle),
-        "--config_file",
-        config(bundle),
-        "--dataset_dir",
-        str(tmp_path / "empty"),
-        "--output_dir",
-        str(tmp_path / "out"),
-        cwd=tmp_path,
-    )
+    done = run_bundle(tmp_path / "empty", tmp_path / "out")
     assert done.returncode != 0
     assert "E_NO_IMAGES" in done.stderr
 
