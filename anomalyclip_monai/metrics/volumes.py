@@ -1,0 +1,124 @@
+"""What is measured of one volume with a lesion mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from anomalyclip_monai.metrics.pixels import PixelScores
+from anomalyclip_monai.metrics.pointing import pointing, slice_pointing
+from anomalyclip_monai.metrics.ranking import BestF1, auroc, dice
+from anomalyclip_monai.metrics.undefined import Undefined, Value
+
+CUBIC_MM_PER_ML = 1000.0
+"""A millilitre in mm3."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeMeasures:
+    """The measures of one volume; each is undefined, with the reason, where the volume does not define it.
+
+    Attributes:
+        slice_auroc: of the slice scores, a slice being abnormal with at least one lesion voxel.
+        voxel_auroc: over the whole volume.
+        voxel_ap: average precision over the whole volume.
+        voxel_auroc_inside: over the voxels inside the body.
+        voxel_ap_inside: average precision inside the body.
+        best_dice: the largest Dice of all thresholds, and its threshold.
+        dice: at the given threshold.
+        pointing: whether the highest voxel lies in a lesion.
+        slice_pointing: share of the slices with a lesion whose highest voxel lies in it.
+        false_alarm_ml: volume at or above the threshold outside lesions, in ml.
+        lesion_ml: volume of the lesions, in ml.
+    """
+
+    slice_auroc: Value
+    voxel_auroc: Value
+    voxel_ap: Value
+    voxel_auroc_inside: Value
+    voxel_ap_inside: Value
+    best_dice: BestF1 | Undefined
+    dice: Value
+    pointing: Value
+    slice_pointing: Value
+    false_alarm_ml: Value
+    lesion_ml: Value
+
+
+def measure_volume(
+    heatmap: ArrayLike,
+    mask: ArrayLike,
+    slice_scores: ArrayLike,
+    *,
+    slice_axis: int,
+    threshold: float,
+    voxel_volume: float | None,
+    inside: ArrayLike | None = None,
+) -> VolumeMeasures:
+    """(X, Y, Z) heatmap and mask -> all measures of the volume.
+
+    Args:
+        heatmap: higher means more abnormal.
+        mask: above 0 in lesions; empty for a normal volume.
+        slice_scores: (S,) one for each index along ``slice_axis``.
+        slice_axis: array axis along which slices were taken.
+        threshold: voxels at or above it are abnormal, except where the heatmap is 0 (as in the lesion mask).
+        voxel_volume: mm3; None where the volume has no physical size.
+        inside: above 0 in the body (:func:`~anomalyclip_monai.metrics.baselines.inside_body`); None leaves the
+            measures inside it undefined.
+
+    Raises:
+        ValueError: shapes do not agree.
+    """
+    scores, lesion = np.asarray(heatmap), np.asarray(mask) > 0
+    if scores.shape != lesion.shape:
+        raise ValueError(f"heatmap {scores.shape} and mask {lesion.shape} must have one shape")
+    whole = _voxels(scores, lesion)
+    unknown = Undefined("the body is not known")
+    within = None if inside is None else _voxels(scores, lesion, inside)
+    predicted = (scores >= threshold) & (scores > 0)
+    return VolumeMeasures(
+        slice_auroc=slice_auroc(slice_scores, lesion, slice_axis),
+        voxel_auroc=whole.auroc(),
+        voxel_ap=whole.average_precision(),
+        voxel_auroc_inside=unknown if within is None else within.auroc(),
+        voxel_ap_inside=unknown if within is None else within.average_precision(),
+        best_dice=whole.best_dice(),
+        dice=dice(lesion, predicted, 1, of="voxel"),
+        pointing=pointing(scores, lesion),
+        slice_pointing=slice_pointing(scores, lesion, slice_axis),
+        false_alarm_ml=millilitres(predicted & ~lesion, voxel_volume),
+        lesion_ml=millilitres(lesion, voxel_volume),
+    )
+
+
+def slice_labels(mask: ArrayLike, axis: int) -> NDArray[np.bool_]:
+    """(X, Y, Z) mask -> (S,) bool, whether a slice along ``axis`` holds a lesion voxel."""
+    slices = np.moveaxis(np.asarray(mask) > 0, axis, 0)
+    return np.array([lesion.any() for lesion in slices], bool)
+
+
+def slice_auroc(slice_scores: ArrayLike, mask: ArrayLike, axis: int) -> Value:
+    """(S,) scores and (X, Y, Z) mask -> AUROC of slices with against slices without a lesion."""
+    return auroc(slice_labels(mask, axis), slice_scores, of="slice")
+
+
+def millilitres(voxels: ArrayLike, voxel_volume: float | None) -> Value:
+    """(X, Y, Z) bool -> volume of the true voxels in ml.
+
+    Args:
+        voxels: which ones count.
+        voxel_volume: mm3 of one; None where there is no physical size.
+    """
+    if voxel_volume is None:
+        return Undefined("no physical size")
+    return float(np.count_nonzero(voxels) * voxel_volume / CUBIC_MM_PER_ML)
+
+
+def _voxels(scores: NDArray[Any], lesion: NDArray[np.bool_], inside: ArrayLike | None = None) -> PixelScores:
+    pixels = PixelScores(regions=False, of="voxel")
+    pixels.update(scores, lesion, inside)
+    return pixels
