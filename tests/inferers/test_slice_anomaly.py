@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -374,3 +376,16 @@ def _stored(body: np.ndarray, affine: np.ndarray) -> Callable[..., tuple[np.ndar
         return np.ascontiguousarray(data), np.column_stack([columns, origin])
 
     return make
+
+
+def test_a_large_heatmap_is_assembled_on_disk(
+    tiny_network: AnomalyCLIP, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    volume = torch.rand(1, 1, 20, 17, 3, generator=torch.Generator().manual_seed(0))
+    in_memory = SliceAnomalyInferer(slice_axis=2)(volume, tiny_network)
+    monkeypatch.setattr("anomalyclip_monai.inferers.slice_anomaly.MEMORY_MAP_FROM", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    on_disk = SliceAnomalyInferer(slice_axis=2)(volume, tiny_network)
+    assert torch.equal(on_disk, in_memory)
+    assert on_disk.dtype == torch.float32
+    assert list(tmp_path.iterdir()) == []  # the file has no name, and goes with the tensor
