@@ -130,7 +130,7 @@ def _decode_file(
                 raise _codec_error(_JPEG_EXTENDED_UID, path) from None
             what = f"the pixels cannot be decoded ({type(error).__name__})"
             raise CaseError("E_PIXELS", what, path, "copy the file again") from None
-        if image.shape[:2] != (like.rows, like.columns) or (image.ndim == 3) != (like.channels == 3):
+        if image.shape != (like.rows, like.columns, 3)[: 3 if like.channels == 3 else 2]:
             raise CaseError("E_PIXELS", "the decoded image is not of the size in the header", path)
         if not np.isfinite(image).all():
             raise CaseError("E_PIXELS", "values are not finite after rescaling", path)

@@ -44,6 +44,7 @@ _SHOWN = ("echo time", "b-value", "temporal position", "inversion time", "trigge
 _IMAGE_TYPES = frozenset({"M", "P", "R", "I", "MAGNITUDE", "PHASE", "REAL", "IMAGINARY", "FIELD_MAP", "B0", "ADC"})
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of damaged numbers; what comes of them is checked
 def read_series(series: Series, *, volume: int | None = None, per_slice: bool = False) -> Volume:
     """Read one series as (C, X, Y, Z): columns, rows, slices in ascending order along the normal.
 
@@ -298,7 +299,9 @@ def _fit_affine(slices: Sequence[SliceHeader]) -> Affine:
     between_rows, between_columns = first.spacing or (1.0, 1.0)
     affine[:3, 0], affine[:3, 1] = row * between_columns, column * between_rows
     if len(slices) == 1:
-        thickness = first.thickness if MIN_SPACING <= (first.thickness or 0) < MAX_SPACING else 1.0
+        thickness = first.thickness or 0.0
+        if not MIN_SPACING <= thickness < MAX_SPACING:
+            thickness = 1.0
         affine[:3, 2], affine[:3, 3] = normal * thickness, positions[0]
         return _LPS_TO_RAS @ affine
     fitted = _fit_line(np.arange(len(slices), dtype=np.float64), positions)

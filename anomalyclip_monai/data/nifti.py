@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import logging
 import struct
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,13 +27,17 @@ SUFFIXES = (".nii", ".nii.gz", *MGH_SUFFIXES)
 MAX_VOXELS = 2**30
 """Largest volume that is read, 4 GiB as float32. The header is checked before anything is decoded."""
 
-BLOCK_VOXELS = 2**24
+MAX_POSITION = 1e9
+"""Largest number in an affine, in mm; beyond it a header is damaged."""
+
+BLOCK_VOXELS = 2**25
 """Voxels of the slices that :func:`iter_slices` gathers at once across the order in which they are stored."""
 
 NO_ORIENTATION = "no orientation in the header: left, right, up and down are guesses"
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
+_nibabel_logger = logging.getLogger("nibabel.global")
 
 
 def is_nifti(path: Path) -> bool:
@@ -104,18 +110,18 @@ def _planes(
     """A block of slices along an axis, from planes read in stored order."""
     rest = (volume or 0,) if len(image.shape) == 4 else (0,) * (len(image.shape) - 3)
 
-    def plane(k: int) -> FloatArray:
+    def plane(k: int, part: Any = ...) -> FloatArray:
         where = (slice(None), slice(None), k, *rest) if len(image.shape) > 2 else (slice(None), slice(None))
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.array(image.dataobj[where], dtype=np.float32)
+            return np.array(np.asanyarray(image.dataobj[where])[part], dtype=np.float32)
 
     if axis == 2:
         yield from (plane(k) for k in block)
         return
+    span = slice(block.start, block.stop)
     gathered = np.empty((len(block), shape[1 - axis], shape[2]), np.float32)
     for k in range(shape[2]):
-        part = plane(k).take(block, axis=axis)
-        gathered[:, :, k] = part if axis == 0 else part.T
+        gathered[:, :, k] = plane(k, (span,)) if axis == 0 else plane(k, (slice(None), span)).T
     yield from gathered
 
 
@@ -199,7 +205,7 @@ def _parse(stream: Any, path: Path) -> Any:
         image_class = nib.MGHImage
     else:
         image_class = nib.Nifti2Image if 540 in (size, int.from_bytes(head, "big")) else nib.Nifti1Image
-    try:
+    with _checked_header(path):
         if _is_mgh(path):
             # nibabel jumps behind the data for a footer, so the size comes first: version, four dimensions
             _, *dims = struct.unpack(">5i", stream.read(20))
@@ -212,11 +218,23 @@ def _parse(stream: Any, path: Path) -> Any:
             _check_voxel_size(header, path)
         stream.seek(0)
         return image_class.from_file_map({"image": holder, "header": holder})
+
+
+@contextlib.contextmanager
+def _checked_header(path: Path) -> Iterator[None]:
+    """One line for a header that does not parse, and none of nibabel's that quote what it repairs."""
+    disabled, _nibabel_logger.disabled = _nibabel_logger.disabled, True
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            yield
     except (CaseError, EOFError, gzip.BadGzipFile, zlib.error):
         raise
     except Exception as error:
         what = f"the header is not that of a {_format(path)} file ({type(error).__name__})"
         raise CaseError("E_NIFTI", what, path, "check the file") from error
+    finally:
+        _nibabel_logger.disabled = disabled
 
 
 def _check_voxel_size(header: Any, path: Path) -> None:
@@ -230,16 +248,17 @@ def _check_voxel_size(header: Any, path: Path) -> None:
 def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None = None) -> Volume:
     """A nibabel image in memory or on disk -> :class:`Volume`; see :func:`read_nifti` for the errors."""
     shape = _check_image(image, path, volume)
-    affine, warnings = _affine(image, path)
+    affine, notes = _affine(image, path)
     if len(image.shape) > 3 and volume is not None:
         data = np.asanyarray(image.dataobj[..., volume] if len(image.shape) == 4 else image.dataobj)
     else:
         data = np.asanyarray(image.dataobj)
     if np.issubdtype(data.dtype, np.integer) and data.dtype.itemsize > 2 and _largest(data) > 2**24:
-        warnings.append("voxel values above 16,777,216 are rounded to float32")
-    data = np.array(data.reshape(shape), dtype=np.float32, order="C")
-    warnings += replace_non_finite(data, path)
-    source = Source("nifti" if path else "memory", path, warnings=tuple(warnings))
+        notes.append("voxel values above 16,777,216 are rounded to float32")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is replaced
+        data = np.array(data.reshape(shape), dtype=np.float32, order="C")
+    notes += replace_non_finite(data, path)
+    source = Source("nifti" if path else "memory", path, warnings=tuple(notes))
     return Volume(data[np.newaxis], affine, source)
 
 
@@ -284,28 +303,29 @@ def check_shape(shape: tuple[int, ...], path: Path | None, volume: int | None) -
     return x, y, z
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _affine(image: Any, path: Path | None) -> tuple[Affine, list[str]]:
     """The affine that the header defines, sform before qform, and what is odd about it."""
     header = image.header
-    warnings: list[str] = []
+    notes: list[str] = []
     zooms = np.asarray(header.get_zooms()[:3], dtype=np.float64)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not hasattr(header, "get_sform"):
-        return checked_affine(affine, path), warnings
+        return checked_affine(affine, path), notes
     sform, sform_code = header.get_sform(coded=True)
     if not sform_code and not header["qform_code"]:
-        warnings.append(NO_ORIENTATION)
+        notes.append(NO_ORIENTATION)
     elif sform_code and not _invertible(sform):
         qform, qform_code = header.get_qform(coded=True)
         if not qform_code or not _invertible(qform):
             raise CaseError("E_GEOMETRY", "the orientation in the header has no volume", path, "repair the header")
-        warnings.append("the header's sform is unusable, its qform was taken")
+        notes.append("the header's sform is unusable, its qform was taken")
         affine = np.asarray(qform, dtype=np.float64)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if len(zooms) == 3 and not np.allclose(lengths, zooms, rtol=1e-3, atol=1e-3):
         taken = np.round(lengths, 4).tolist()
-        warnings.append(f"the header's voxel size disagrees with its orientation, {taken} mm taken")
-    return checked_affine(affine, path), warnings
+        notes.append(f"the header's voxel size disagrees with its orientation, {taken} mm taken")
+    return checked_affine(affine, path), notes
 
 
 def checked_affine(affine: Affine, path: Path | None) -> Affine:
@@ -324,7 +344,9 @@ def _largest(data: np.ndarray) -> int:
 
 
 def _invertible(affine: Any) -> bool:
-    return affine is not None and bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > 1e-12
+    if affine is None or not np.abs(affine).max() < MAX_POSITION:  # NaN too
+        return False
+    return bool(abs(np.linalg.det(affine[:3, :3])) > 1e-12)
 
 
 def replace_non_finite(data: np.ndarray, path: Path | None) -> list[str]:

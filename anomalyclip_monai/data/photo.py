@@ -12,6 +12,9 @@ from anomalyclip_monai.data.volume import Source, Volume
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Affine, PathLike
 
+MAX_VALUES = 2**28
+"""Most values, pixels times channels, of all pages of a file: 1 GiB as float32."""
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -37,13 +40,19 @@ def read_photo(path: PathLike) -> Volume:
     notes: list[str] = []
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on damaged tags that say nothing of the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.getexif().get(0x0112, 1) != 1:
                     notes.append("the rotation in the EXIF data was carried out")
                 # a phone's MPO file is one picture, with a thumbnail or a depth map behind it
                 frames = [image] if image.format == "MPO" else ImageSequence.Iterator(image)
-                pages = [_pixels(ImageOps.exif_transpose(page), path) for page in frames]
+                pages, left = [], MAX_VALUES
+                for page in frames:
+                    left -= page.width * page.height * len(page.getbands())
+                    if left < 0:
+                        raise Image.DecompressionBombError
+                    pages.append(_pixels(ImageOps.exif_transpose(page), path))
     except CaseError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

@@ -80,12 +80,16 @@ class SliceAnomalyInferer(Inferer):
         if inputs.ndim != 5:
             raise ValueError(f"inputs have shape {tuple(inputs.shape)}, (B, C, X, Y, Z) or (B, C, X, Y) is needed")
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        affines, acquisition = _geometry(inputs)
+        affines, acquisition, stacked = _geometry(inputs)
         heatmap = _blank((len(volumes), 1, *volumes.shape[2:]))
         scores, axes, halvings = [], [], []
         with torch.no_grad():
-            for volume, affine, acquired, out in zip(volumes, affines, acquisition, heatmap, strict=True):
-                axis = resolve_slice_axis(self.slice_axis, affine, volume.shape[1:], acquired)
+            for volume, affine, acquired, bound, out in zip(
+                volumes, affines, acquisition, stacked, heatmap, strict=True
+            ):
+                axis = bound
+                if axis is None:
+                    axis = resolve_slice_axis(self.slice_axis, affine, volume.shape[1:], acquired)
                 view = SliceView.upright(affine, axis)
                 volume_scores, halved = self._score(volume, view, out, network, *args, **kwargs)
                 if self.smooth_mm:
@@ -164,15 +168,21 @@ def _score_and_map(network: Callable[..., Any], images: Tensor, *args: Any, **kw
     return top_fraction_mean(anomaly_map), anomaly_map
 
 
-def _geometry(inputs: Tensor) -> tuple[list[np.ndarray], list[int | None]]:
-    """Affine and acquisition axis of each volume of a batch, whether or not its meta data were collated."""
+def _geometry(inputs: Tensor) -> tuple[list[np.ndarray], list[int | None], list[int | None]]:
+    """Affine, acquisition axis and, where slices lie on no grid, their axis, of each volume of a batch.
+
+    Meta data may have been collated or not.
+    """
     count = len(inputs)
     if not isinstance(inputs, MetaTensor):
-        return [np.eye(4)] * count, [None] * count
-    affines = np.asarray(inputs.affine, dtype=np.float64)
-    affines = np.broadcast_to(affines, (count, 4, 4))
-    acquired = np.broadcast_to(np.asarray(inputs.meta.get("acquisition_axis", -1)), (count,))
-    return list(affines), [int(axis) if axis >= 0 else None for axis in acquired]
+        return [np.eye(4)] * count, [None] * count, [None] * count
+    affines = np.broadcast_to(np.asarray(inputs.affine, dtype=np.float64), (count, 4, 4))
+
+    def axes(key: str) -> list[int | None]:
+        values = np.broadcast_to(np.asarray(inputs.meta.get(key, -1)), (count,))
+        return [int(axis) if axis >= 0 else None for axis in values]
+
+    return list(affines), axes("acquisition_axis"), axes("stacked_axis")
 
 
 def _device_of(network: Callable[..., Any], default: torch.device) -> torch.device:

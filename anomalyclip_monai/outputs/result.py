@@ -18,7 +18,7 @@ from PIL import Image
 
 from anomalyclip_monai.data.geometry import SliceView, is_sheared
 from anomalyclip_monai.data.volume import Source
-from anomalyclip_monai.exceptions import AnomalyCLIPError
+from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.outputs.files import whole_set
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.outputs.preview import draw_preview
@@ -142,10 +142,7 @@ class Result:
                 write_nifti(staging / "heatmap.nii.gz", heatmap.astype(np.float32), self.affine)
                 write_nifti(staging / "mask.nii.gz", mask.astype(np.uint8), self.affine)
             if dicom and self.source.kind == "dicom" and self.source.has_physical_size:
-                from anomalyclip_monai.outputs.dicom import write_parametric_map, write_segmentation  # a slow import
-
-                write_parametric_map(staging / "heatmap.dcm", heatmap, self.source, self.affine, model=self.model)
-                write_segmentation(staging / "mask.dcm", mask, self.source, self.affine, model=self.model)
+                self._save_dicom(staging, heatmap, mask)
             if self.is_photo:
                 grey = np.round(heatmap[..., 0].T * 65535).astype(np.uint16)
                 Image.fromarray(grey).save(staging / "heatmap.png")
@@ -154,6 +151,21 @@ class Result:
             text = json.dumps(self.scores(), indent=2, allow_nan=False)
             (staging / "scores.json").write_text(text + "\n", encoding="utf-8")
         return folder
+
+    def _save_dicom(self, folder: Path, heatmap: np.ndarray, mask: np.ndarray) -> None:
+        """Write Parametric Map and SEG; where the source does not allow them, a warning takes their place."""
+        from anomalyclip_monai.outputs.dicom import write_parametric_map, write_segmentation  # a slow import
+
+        paths = folder / "heatmap.dcm", folder / "mask.dcm"
+        try:
+            write_parametric_map(paths[0], heatmap, self.source, self.affine, model=self.model)
+            write_segmentation(paths[1], mask, self.source, self.affine, model=self.model)
+        except OutputError as error:
+            if not self.source.regular:  # there would be no result at all
+                raise
+            for path in paths:
+                path.unlink(missing_ok=True)
+            self.warnings.append(f"no DICOM results: {error.what}")
 
     def preview(self) -> Image.Image:
         """The most abnormal slices with heatmap and mask over the anatomy, see ``outputs.preview``."""

@@ -106,6 +106,7 @@ def to_meta_tensor(volume: Volume) -> MetaTensor:
         "spatial_shape": np.array(volume.data.shape[1:]),
         "original_affine": volume.affine.copy(),
         "acquisition_axis": -1 if axis is None else axis,
+        "stacked_axis": -1 if volume.source.regular else 2,
     }
     return MetaTensor(torch.from_numpy(volume.data), affine=affine, meta=meta)
 

@@ -13,8 +13,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_factory import cine, image, stack, write
+from PIL import Image
 
-from anomalyclip_monai.data import find_cases, nifti
+from anomalyclip_monai.data import dicom_pixels, find_cases, nifti, photo
 from anomalyclip_monai.data import itk as itk_reader
 from anomalyclip_monai.data.nifti import iter_slices, read_nifti
 from anomalyclip_monai.data.volume import Volume
@@ -389,6 +391,72 @@ def test_damage_shows_when_it_is_reached(tmp_path: Path, axis: int) -> None:
         list(iter_slices(path.with_suffix(""), axis))
 
 
+# --- what mutated files brought to light
+
+
+def test_an_affine_beyond_all_measure_is_refused(tmp_path: Path, data: np.ndarray) -> None:
+    path = tmp_path / "case.nii"
+    nib.save(nib.Nifti1Image(data, np.diag([1e30, 1e30, 1e30, 1])), path)
+    refused(path, "E_GEOMETRY")
+
+
+def test_values_beyond_float32_are_replaced_in_silence(tmp_path: Path) -> None:
+    values = np.arange(60, dtype=np.float64).reshape(SHAPE)
+    values[0, 0, 0] = 1e300
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "case.nii")
+    volume = read(tmp_path / "case.nii")  # a warning would fail the test
+    assert volume.data[0, 0, 0, 0] == 1
+    assert "1 voxels were NaN or infinite" in volume.source.warnings[0]
+
+
+def test_nibabel_logs_nothing_of_a_damaged_header(
+    tmp_path: Path, data: np.ndarray, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "case.nii"
+    nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:254] + b"\7\0" + raw[256:])  # a code of the sform that does not exist
+    read(path)
+    path.write_bytes(raw[:70] + b"\0\x10" + raw[72:])
+    refused(path, "E_NIFTI")
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_pages_of_a_photo_are_counted_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "case.tif"
+    first, *others = [Image.new("RGB", (30, 20)) for _ in range(4)]
+    first.save(path, save_all=True, append_images=others)
+    assert read(path).data.shape == (3, 30, 20, 4)
+    monkeypatch.setattr(photo, "MAX_VALUES", 3 * 30 * 20 * 4 - 1)
+    refused(path, "E_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    "change", [{"PixelSpacing": [1e-30, 1e-30]}, {"ImageOrientationPatient": [1e200, 0, 0, 0, 1, 0]}]
+)
+def test_dicom_geometry_beyond_all_measure_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    ds = image(0)
+    for keyword, value in change.items():
+        setattr(ds, keyword, value)
+    write(tmp_path, [ds])
+    refused(tmp_path / "000.dcm", "E_GEOMETRY")
+
+
+def test_slices_on_top_of_each_other_but_for_a_hair_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, stack(step=(0, 0, 1e-6)))
+    refused(tmp_path, "E_GEOMETRY")
+
+
+def test_decoded_colours_must_be_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ds = cine(1)
+    write(tmp_path, [ds])
+    path = tmp_path / "000.dcm"
+    assert read(path).data.shape[0] == 3
+    pairs = np.zeros((ds.Rows, ds.Columns, 2), np.uint8)  # as a damaged palette gives them
+    monkeypatch.setattr(dicom_pixels, "_decode_frame", lambda *_: pairs)
+    refused(path, "E_PIXELS")
+
+
 MEASURE = """
 import resource, sys
 from anomalyclip_monai.data.nifti import iter_slices
@@ -399,7 +467,7 @@ print(total, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 102
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("suffix", "axis", "limit"), [(".nii", 2, 50), (".nii.gz", 2, 50), (".nii", 0, 150)])
+@pytest.mark.parametrize(("suffix", "axis", "limit"), [(".nii", 2, 50), (".nii.gz", 2, 50), (".nii", 0, 200)])
 def test_memory_of_slices_is_bounded(tmp_path: Path, suffix: str, axis: int, limit: float) -> None:
     path = tmp_path / f"case{suffix}"
     shape = (512, 512, 200)  # 100 MB as int16, 200 MB as float32

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -378,14 +376,10 @@ def _stored(body: np.ndarray, affine: np.ndarray) -> Callable[..., tuple[np.ndar
     return make
 
 
-def test_a_large_heatmap_is_assembled_on_disk(
-    tiny_network: AnomalyCLIP, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    volume = torch.rand(1, 1, 20, 17, 3, generator=torch.Generator().manual_seed(0))
-    in_memory = SliceAnomalyInferer(slice_axis=2)(volume, tiny_network)
-    monkeypatch.setattr("anomalyclip_monai.inferers.slice_anomaly.MEMORY_MAP_FROM", 0)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    on_disk = SliceAnomalyInferer(slice_axis=2)(volume, tiny_network)
-    assert torch.equal(on_disk, in_memory)
-    assert on_disk.dtype == torch.float32
-    assert list(tmp_path.iterdir()) == []  # the file has no name, and goes with the tensor
+def test_slices_on_no_grid_are_taken_as_they_are_stacked(tiny_network: AnomalyCLIP) -> None:
+    volume = MetaTensor(torch.rand(1, 20, 17, 3), affine=torch.diag(torch.tensor([5.0, 1, 1, 1])))
+    free = SliceAnomalyInferer()(volume[None], tiny_network)
+    assert free.meta["slice_axis"].tolist() == [0]
+    volume.meta["stacked_axis"] = 2
+    bound = SliceAnomalyInferer()(volume[None], tiny_network)
+    assert bound.meta["slice_axis"].tolist() == [2]
