@@ -33,6 +33,7 @@ def localize(
     preset: str = "auto",
     device: str = "auto",
     roi: Any = None,
+    series: str | None = None,
     progress: SliceProgress | None = None,
     **options: Any,
 ) -> Result:
@@ -45,6 +46,7 @@ def localize(
         preset: name of a modality preset, ``auto``, or the path of a preset's YAML file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         roi: mask on the same grid; scores and lesions come from inside only.
+        series: Series Number or Series Instance UID, to choose among the DICOM series of a folder.
         progress: called with (slices done, slices in all).
         **options: ``threshold``, ``min_volume``, ``slice_axis``, ``slice_batch``, ``smooth_mm``, ``volume``,
             ``per_slice``, as in the bundle's configuration.
@@ -53,7 +55,7 @@ def localize(
         AnomalyCLIPError: one line with what is wrong, where, and what to do.
     """
     pipeline = Pipeline(model, preset=preset, device=device, **options)
-    case = the_case(image) if isinstance(image, (str, Path)) else image
+    case = the_case(image, series) if isinstance(image, (str, Path)) else image
     name = case.name if isinstance(case, Case) else "case"
     return pipeline.run({"image": case, "case": name, "roi": roi}, progress)
 
@@ -65,6 +67,7 @@ def localize_many(
     preset: str = "auto",
     device: str = "auto",
     roi: PathLike | None = None,
+    series: str | None = None,
     progress: SliceProgress | None = None,
     **options: Any,
 ) -> Iterator[Result]:
@@ -79,13 +82,14 @@ def localize_many(
         preset: see :func:`localize`.
         device: see :func:`localize`.
         roi: a mask for a single case, or a folder with masks that have the cases' names.
+        series: see :func:`localize`.
         progress: called with (slices done, slices in all) of the present case.
         **options: see :func:`localize`.
 
     Raises:
         AnomalyCLIPError: nothing can start.
     """
-    records = datalist(inputs, roi)
+    records = datalist(inputs, roi, series)
     pipeline = Pipeline(model, preset=preset, device=device, **options)
     return ResultIterator(pipeline, records, progress)
 

@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     localize.add_argument("--slice-axis", help="auto, axial, coronal, sagittal, 0, 1 or 2")
     localize.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
     localize.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
+    localize.add_argument("--series", metavar="N", help="only the DICOM series with this number or UID")
     localize.add_argument("--volume", type=int, metavar="N", help="which volume of a 4D file, counted from 0")
     localize.add_argument(
         "--per-slice",
@@ -104,6 +105,7 @@ def _localize(arguments: argparse.Namespace) -> int:
             preset=arguments.preset,
             device=arguments.device,
             roi=arguments.roi,
+            series=arguments.series,
             progress=slices,
             **options,
         )

@@ -63,12 +63,16 @@ class Case:
         raise CaseError("E_NOT_IMAGE", "not an image that can be read", self.path, "give NIfTI, DICOM, PNG or JPEG")
 
 
-def find_cases(inputs: Sequence[PathLike]) -> list[Case]:
+def find_cases(inputs: Sequence[PathLike], series: str | None = None) -> list[Case]:
     """All cases in files and folders, in the order given, those of a folder by name.
 
     A file is one case, a folder all of its images, below it as well, and every DICOM series there. Names are paths
     below the given folder without suffix, with it where two would be the same; with several inputs, below their
     common parent.
+
+    Args:
+        inputs: files and folders.
+        series: only the DICOM series with this Series Number or Series Instance UID.
 
     Raises:
         NoInputError: nothing was found: ``E_NOT_FOUND`` or ``E_NO_IMAGES`` with what was skipped.
@@ -89,17 +93,26 @@ def find_cases(inputs: Sequence[PathLike]) -> list[Case]:
     if not found:
         counts = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common()) or "it is empty"
         raise NoInputError("E_NO_IMAGES", f"no image found ({counts})", paths[0], "give NIfTI, DICOM, PNG or JPEG")
-    return _with_unique_names(found)
+    found = _with_unique_names(found)
+    return found if series is None else _only_series(found, str(series), paths[0])
 
 
-def the_case(path: PathLike) -> Case:
-    """The one case in a file or folder.
+def _only_series(cases: list[Case], wanted: str, path: Path) -> list[Case]:
+    chosen = [case for case in cases if case.series and wanted in (str(case.series.number), case.series.uid)]
+    if not chosen:
+        numbers = ", ".join(str(case.series.number) for case in cases if case.series) or "none"
+        raise NoInputError("E_NO_IMAGES", f"no series {wanted}; the numbers there are: {numbers}", path, "choose one")
+    return chosen
+
+
+def the_case(path: PathLike, series: str | None = None) -> Case:
+    """The one case in a file or folder, see :func:`find_cases`.
 
     Raises:
         NoInputError: there is none.
         CaseError: there are several (``E_MULTI_SERIES``).
     """
-    cases = find_cases([path])
+    cases = find_cases([path], series)
     if len(cases) > 1:
         names = ", ".join(case.name for case in cases[:6]) + (" ..." if len(cases) > 6 else "")
         raise CaseError("E_MULTI_SERIES", f"{len(cases)} cases are there: {names}", path, "give one, or score them all")
@@ -128,14 +141,16 @@ def roi_of(case: Case, roi: PathLike, cases: int) -> Path:
     raise CaseError("E_ROI", f"the folder has no mask {case.name}.nii.gz", path, "name masks as their cases")
 
 
-def datalist(dataset_dir: PathLike | Sequence[PathLike], roi: PathLike | None = None) -> list[Record]:
+def datalist(
+    dataset_dir: PathLike | Sequence[PathLike], roi: PathLike | None = None, series: str | None = None
+) -> list[Record]:
     """Cases as records for MONAI: ``{"image": Case, "case": name}`` and ``roi`` where a mask was given.
 
     Raises:
         NoInputError: there is nothing to read; a bundle would otherwise end well without a result.
     """
     inputs = [dataset_dir] if isinstance(dataset_dir, (str, os.PathLike)) else dataset_dir
-    cases = find_cases(inputs)
+    cases = find_cases(inputs, series)
     records: list[Record] = []
     for case in cases:
         record: Record = {"image": case, "case": case.name}

@@ -277,3 +277,23 @@ def test_one_mask_is_for_one_case(make: Make, tmp_path: Path) -> None:
         datalist(case, tmp_path / "gone.nii")
     with pytest.raises(AnomalyCLIPError, match="one mask for 2 cases"):
         roi_of(the_case(case), mask, 2)
+
+
+def test_series_chooses_by_number_and_by_uid(tmp_path: Path) -> None:
+    import numpy as np
+    import pydicom
+
+    from anomalyclip_monai.outputs.dicom_series import write_mr_series
+
+    for number in (1, 2):
+        write_mr_series(tmp_path / f"part{number}", np.ones((6, 5, 3), np.float32), np.diag([-1.0, -1, 4, 1]))
+        for path in (tmp_path / f"part{number}").iterdir():
+            ds = pydicom.dcmread(path)
+            ds.SeriesNumber = number
+            ds.save_as(path)
+    assert [case.name for case in find_cases([tmp_path])] == ["part1", "part2"]
+    (second,) = find_cases([tmp_path], series="2")
+    assert second.name == "part2"
+    assert find_cases([tmp_path], series=second.series.uid) == [second]
+    with pytest.raises(NoInputError, match="no series 7; the numbers there are: 1, 2"):
+        find_cases([tmp_path], series="7")
