@@ -142,3 +142,10 @@ def test_demo_finds_the_lesion_and_nothing_in_the_twin(tmp_path, capsys):
     assert "the mask is empty, as it should be" in printed
     assert (tmp_path / "lesion" / "preview.png").is_file()
     assert {path.name for path in (tmp_path / "lesion_dicom").iterdir()} >= {"heatmap.dcm", "mask.dcm"}
+
+
+def test_results_inside_the_input_folder_are_no_input(head, capsys):
+    for _ in range(2):
+        assert main(["localize", str(head.parent), "-o", str(head.parent / "out"), "--device", "cpu"]) == 0
+        printed = capsys.readouterr().out
+        assert sum(" -> " in line for line in printed.splitlines()) == 1

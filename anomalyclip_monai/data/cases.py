@@ -20,6 +20,9 @@ from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
 from anomalyclip_monai.types import PathLike, Record
 
+RESULT_MARK = "scores.json"
+"""A folder with this file holds the results of a case, which are no input."""
+
 _unpacked = contextlib.ExitStack()
 atexit.register(_unpacked.close)
 
@@ -257,9 +260,11 @@ def _home(series: dicom_series.Series, path: Path) -> Path:
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    """Files below a folder by name; hidden ones and symbolic links to folders are left out."""
+    """Files below a folder by name, without hidden ones, links to folders and results of an earlier run."""
     for parent, folders, files in os.walk(folder, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if RESULT_MARK in files:
+            continue
         yield from (Path(parent) / name for name in sorted(files) if not name.startswith("."))
 
 
