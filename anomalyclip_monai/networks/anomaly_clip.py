@@ -99,7 +99,8 @@ class AnomalyCLIP(nn.Module):
         _check_range("dpam_layer", dpam_layer, 1, blocks + 1)
         _check_range("depth", depth, 1, len(tower.blocks))
         _check_range("n_ctx", n_ctx, 1, tower.context_length - 5)
-        _check_range("t_n_ctx", t_n_ctx, 1, n_ctx)
+        tokens = tokenize_prompts(tower.context_length, n_ctx, object_name)
+        _check_range("t_n_ctx", t_n_ctx, 1, int(tokens.argmax(dim=-1).min()) - 1)  # all before the end token
         if not layers:
             raise ValueError("feature_layers is empty, name at least one block")
         for layer in layers:
@@ -121,7 +122,7 @@ class AnomalyCLIP(nn.Module):
         for name, value in (
             ("mean", torch.tensor(mean).view(3, 1, 1)),
             ("std", torch.tensor(std).view(3, 1, 1)),
-            ("tokens", tokenize_prompts(tower.context_length, n_ctx, object_name)),
+            ("tokens", tokens),
             ("_features", None),
             ("_features_of", None),
         ):

@@ -300,7 +300,7 @@ def test_autocast_does_not_spoil_the_cache(tiny_network: AnomalyCLIP) -> None:
         ({"depth": 4}, r"depth \(4\) must be from 1 to 3"),
         ({"n_ctx": 0}, r"n_ctx \(0\) must be from 1 to 72"),
         ({"n_ctx": 73}, r"n_ctx \(73\) must be from 1 to 72"),
-        ({"t_n_ctx": 5}, r"t_n_ctx \(5\) must be from 1 to 4"),
+        ({"t_n_ctx": 7}, r"t_n_ctx \(7\) must be from 1 to 6"),
         ({"feature_layers": [2, 5]}, r"feature_layers \(5\) must be from 1 to 4"),
         ({"feature_layers": [0]}, r"feature_layers \(0\) must be from 1 to 4"),
         ({"feature_layers": []}, "feature_layers is empty"),
