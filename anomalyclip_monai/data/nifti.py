@@ -108,12 +108,10 @@ def _planes(
     image: Any, shape: tuple[int, int, int], axis: int, block: range, volume: int | None
 ) -> Iterator[FloatArray]:
     """A block of slices along an axis, from planes read in stored order."""
-    rest = (volume or 0,) if len(image.shape) == 4 else (0,) * (len(image.shape) - 3)
 
     def plane(k: int, part: Any = ...) -> FloatArray:
-        where = (slice(None), slice(None), k, *rest) if len(image.shape) > 2 else (slice(None), slice(None))
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.array(np.asanyarray(image.dataobj[where])[part], dtype=np.float32)
+            return np.array(_stored_plane(image, k, volume)[part], dtype=np.float32)
 
     if axis == 2:
         yield from (plane(k) for k in block)
@@ -123,6 +121,13 @@ def _planes(
     for k in range(shape[2]):
         gathered[:, :, k] = plane(k, (span,)) if axis == 0 else plane(k, (slice(None), span)).T
     yield from gathered
+
+
+def _stored_plane(image: Any, k: int, volume: int | None) -> np.ndarray:
+    """(X, Y) at index k of the third axis, scaled by the header, in the type that this gives."""
+    rest = (volume or 0,) if len(image.shape) == 4 else (0,) * (len(image.shape) - 3)
+    where = (slice(None), slice(None), k, *rest) if len(image.shape) > 2 else (slice(None), slice(None))
+    return np.asanyarray(image.dataobj[where])
 
 
 @contextlib.contextmanager
@@ -249,14 +254,17 @@ def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None
     """A nibabel image in memory or on disk -> :class:`Volume`; see :func:`read_nifti` for the errors."""
     shape = _check_image(image, path, volume)
     affine, notes = _affine(image, path)
-    if len(image.shape) > 3 and volume is not None:
-        data = np.asanyarray(image.dataobj[..., volume] if len(image.shape) == 4 else image.dataobj)
-    else:
-        data = np.asanyarray(image.dataobj)
-    if np.issubdtype(data.dtype, np.integer) and data.dtype.itemsize > 2 and _largest(data) > 2**24:
+    # Plane by plane: scaled by the header, a whole volume would pass through float64.
+    data = np.empty(shape, np.float32)
+    rounded = False
+    for k in range(shape[2]):
+        plane = _stored_plane(image, k, volume)
+        wide = np.issubdtype(plane.dtype, np.integer) and plane.dtype.itemsize > 2
+        rounded |= bool(wide) and _largest(plane) > 2**24
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, and is replaced
+            data[:, :, k] = plane
+    if rounded:
         notes.append("voxel values above 16,777,216 are rounded to float32")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is replaced
-        data = np.array(data.reshape(shape), dtype=np.float32, order="C")
     notes += replace_non_finite(data, path)
     source = Source("nifti" if path else "memory", path, warnings=tuple(notes))
     return Volume(data[np.newaxis], affine, source)
