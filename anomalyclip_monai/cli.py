@@ -177,6 +177,8 @@ def _compare(result: Result, phantom: Phantom) -> tuple[bool, list[str]]:
     """Whether the result is what the phantom holds, and lines that say so. Positions are compared in RAS mm."""
     import numpy as np
 
+    from anomalyclip_monai.metrics import dice, is_defined
+
     heatmap, mask = np.asarray(result.heatmap)[0], np.asarray(result.mask)[0] > 0
     lines = [f"{result.case}: score {result.score:.2f}, {_count(len(result.lesions))}, {result.seconds:.1f} s"]
     if not phantom.lesion.any():
@@ -193,8 +195,8 @@ def _compare(result: Result, phantom: Phantom) -> tuple[bool, list[str]]:
         f"  lesion made at {_millimetres(truth[:3])}, brightest voxel at {_millimetres(found[:3])} (RAS mm)",
         f"  the peak lies {'inside' if inside else 'OUTSIDE'} the lesion",
     ]
-    if result.source.kind == "nifti":  # the same grid
-        overlap = 2 * (mask & phantom.lesion).sum() / (mask.sum() + phantom.lesion.sum())
+    same_grid = result.source.kind == "nifti"
+    if same_grid and is_defined(overlap := dice(phantom.lesion, mask, 1)):
         lines.append(f"  Dice of the mask {overlap:.2f}")
     return inside, lines
 
@@ -209,14 +211,12 @@ def _millimetres(point: Any) -> str:
 
 def _info(arguments: argparse.Namespace) -> int:
     """Print versions, models with their weights, presets and folders."""
-    import importlib.metadata
-
     names = ("monai", "torch", "open_clip_torch", "nibabel", "pydicom")
     models: dict[str, dict[str, str]] = {}
     for name in resources.bundles():
         root = resources.bundle_root(name)
         models[name] = {"folder": str(root), **resources.fingerprint(root)}
-    versions = {name: importlib.metadata.version(name) for name in names}
+    versions = {name: resources.installed_version(name) for name in names}
     content = {
         "anomalyclip-monai": __version__,
         "versions": versions,

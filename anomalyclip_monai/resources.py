@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ BUNDLE_PREFIX = "anomalyclip_"
 def home() -> Path:
     """Folder for what a user adds: ``ANOMALYCLIP_HOME``, by default ``~/.cache/anomalyclip``."""
     return Path(os.environ.get("ANOMALYCLIP_HOME") or Path.home() / ".cache" / "anomalyclip")
+
+
+def installed_version(distribution: str) -> str:
+    """Version of an installed distribution, or ``not installed``, as for a checkout on the path."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def bundle_folders() -> list[Path]:

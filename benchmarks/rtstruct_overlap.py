@@ -15,6 +15,7 @@ from skimage.draw import polygon2mask
 from skimage.measure import find_contours
 
 import anomalyclip_monai as ac
+from anomalyclip_monai.metrics import dice, pointing, slice_pointing
 from anomalyclip_monai.outputs.preview import colours, opacity
 
 
@@ -46,13 +47,10 @@ def main() -> None:
             truth[:, :, k] ^= polygon2mask(mask.shape[:2], points)
 
     slices = np.flatnonzero(truth.any(axis=(0, 1)))
-    peaks = [np.unravel_index(int(heatmap[:, :, k].argmax()), mask.shape[:2]) for k in slices]
-    pointing = np.mean([truth[i, j, k] for (i, j), k in zip(peaks, slices, strict=True)])
-    dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
-    peak = np.unravel_index(int(heatmap.argmax()), mask.shape)
     print(f"{len(slices)} of {mask.shape[2]} slices with tumour, {truth.sum()} voxels; preset {result.preset['name']}")
-    print(f"Dice of the mask {dice:.3f} (threshold {result.threshold.value:g}, {result.threshold.origin})")
-    print(f"pointing {pointing:.3f}; the volume's peak lies {'inside' if truth[peak] else 'outside'}")
+    threshold = result.threshold
+    print(f"Dice of the mask {dice(truth, mask, 1):.3f} (threshold {threshold.value:g}, {threshold.origin})")
+    print(f"pointing {slice_pointing(heatmap, truth, 2):.3f}; the volume's peak inside: {pointing(heatmap, truth):g}")
 
     scale, panels = 2, []
     for k in slices[[len(slices) // 6, len(slices) // 2, 5 * len(slices) // 6]]:

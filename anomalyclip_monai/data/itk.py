@@ -15,8 +15,10 @@ from monai.data import ITKReader
 from monai.utils import optional_import
 
 from anomalyclip_monai.data.nifti import (
+    MAX_EXACT,
     MAX_VOXELS,
     NO_ORIENTATION,
+    ROUNDED,
     check_shape,
     checked_affine,
     replace_non_finite,
@@ -104,8 +106,8 @@ def _read(path: Path, volume: int | None) -> Volume:
         data = data[..., volume or 0] if len(shape) == 4 else data
     # ITK owns the memory behind its view.
     data = np.array(np.asarray(data).reshape(grid), dtype=np.float32, order="C")
-    if "float" not in (kind := _component(info)) and "double" not in kind and np.abs(data).max() > 2**24:
-        notes.append("voxel values above 16,777,216 are rounded to float32")
+    if "float" not in (kind := _component(info)) and "double" not in kind and np.abs(data).max() > MAX_EXACT:
+        notes.append(ROUNDED)
     notes += replace_non_finite(data, path)
     return Volume(data[np.newaxis], checked_affine(affine, path), Source("nifti", path, warnings=tuple(notes)))
 

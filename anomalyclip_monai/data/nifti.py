@@ -33,6 +33,10 @@ MAX_POSITION = 1e9
 BLOCK_VOXELS = 2**25
 """Voxels of the slices that :func:`iter_slices` gathers at once across the order in which they are stored."""
 
+MAX_EXACT = 2**24
+"""Float32 holds every integer up to this one."""
+
+ROUNDED = "voxel values above 16,777,216 are rounded to float32"
 NO_ORIENTATION = "no orientation in the header: left, right, up and down are guesses"
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -260,11 +264,11 @@ def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None
     for k in range(shape[2]):
         plane = _stored_plane(image, k, volume)
         wide = np.issubdtype(plane.dtype, np.integer) and plane.dtype.itemsize > 2
-        rounded |= bool(wide) and _largest(plane) > 2**24
+        rounded |= bool(wide) and _largest(plane) > MAX_EXACT
         with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, and is replaced
             data[:, :, k] = plane
     if rounded:
-        notes.append("voxel values above 16,777,216 are rounded to float32")
+        notes.append(ROUNDED)
     notes += replace_non_finite(data, path)
     source = Source("nifti" if path else "memory", path, warnings=tuple(notes))
     return Volume(data[np.newaxis], affine, source)

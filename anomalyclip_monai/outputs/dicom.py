@@ -7,7 +7,6 @@ keeps frames in ascending order along the normal, which 3D Slicer's import (dcmq
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, read_grid
 from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.types import Affine
 
 NAME = "anomalyclip-monai"
@@ -146,7 +146,7 @@ def write_parametric_map(
 
 def _common(grid: SourceGrid, model: Mapping[str, str], number: int) -> dict[str, Any]:
     """Collect what both objects are made with: the source's identity and our own."""
-    version = _version()
+    version = installed_version(NAME)
     identity = [f"{key} {_printable(value)[:32]}" for key, value in model.items()]
     return {
         "source_images": [grid.header],
@@ -166,7 +166,7 @@ def _lesion(model: Mapping[str, str]) -> hd.seg.SegmentDescription:
     algorithm = hd.AlgorithmIdentificationSequence(
         name=NAME,
         family=codes.DCM.ArtificialIntelligence,
-        version=_version(),
+        version=installed_version(NAME),
         parameters={key: _printable(value) for key, value in model.items()} or None,
     )
     return hd.seg.SegmentDescription(
@@ -280,13 +280,6 @@ def _write_floats(file: BinaryIO, heatmap: NDArray[np.float32], grid: SourceGrid
             raise OutputError("E_WRITE", "the heatmap has values outside [0, 1]", path)
         file.write(frame.tobytes())
     file.seek(0)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version(NAME)
-    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
-        return "not installed"
 
 
 def _printable(text: str) -> str:

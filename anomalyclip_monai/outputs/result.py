@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import platform
@@ -22,6 +21,7 @@ from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.outputs.files import whole_set
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.outputs.preview import draw_preview
+from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.transforms.post import Lesion, Threshold
 from anomalyclip_monai.types import Affine, PathLike, Record
 
@@ -116,7 +116,7 @@ class Result:
             "model": self.model,
             "preset": self.preset,
             "warnings": self.warnings,
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in _VERSIONED}},
+            "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in _VERSIONED}},
             "device": self.device,
             "seconds": round(self.seconds, 3),
         }
@@ -190,11 +190,6 @@ class Result:
 def _display_notes(record: Record) -> list[str]:
     """What a viewer will do wrong with the results of this case."""
     tilted = record["source"].kind == "dicom" and is_sheared(np.asarray(record["heatmap"].affine, dtype=np.float64))
-    return ["3D Slicer's importer misplaces mask.dcm and heatmap.dcm of tilted slices; view the NIfTI files"] * tilted
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    if not tilted:
+        return []
+    return ["3D Slicer's importer misplaces mask.dcm and heatmap.dcm of tilted slices; view the NIfTI files"]
