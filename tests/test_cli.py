@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -54,7 +55,7 @@ def test_help_is_instant():
 def test_localize_prints_score_preset_evidence_and_threshold(head, tmp_path, capsys):
     assert main(["localize", str(head), "-o", str(tmp_path / "out"), "--threshold", "0.4"]) == 0
     printed, errors = capsys.readouterr()
-    assert printed.startswith("head: score ")
+    assert re.match(r"head: score 0\.\d\d, \d+ lesions?, ", printed), printed
     assert "preset mr_brain (values from" in printed
     assert "this model on such images: unseen gliomas" in printed
     assert "threshold 0.4, given" in printed

@@ -1,0 +1,69 @@
+"""What commands share: exit codes, options, lines and progress bars on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from anomalyclip_monai.exceptions import AnomalyCLIPError
+
+if TYPE_CHECKING:
+    from anomalyclip_monai.outputs import Result
+
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
+EXIT_INTERRUPTED = 130
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that runs a model."""
+    parser.add_argument("--model", default="tiny", help="name or folder of a bundle (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bars, only errors")
+
+
+@contextmanager
+def progress(
+    quiet: bool,
+) -> Iterator[tuple[Callable[[int, int], None], Callable[[Iterator[Result]], Iterator[Result]]]]:
+    """A bar over the slices of a case and, for several cases, one over cases; none unless on a terminal."""
+    from tqdm import tqdm
+
+    off = quiet or not sys.stderr.isatty()
+    slice_bar = tqdm(desc="slices", unit="slice", leave=False, disable=off, position=1)
+
+    def slices(done: int, total: int) -> None:
+        if done <= slice_bar.n or slice_bar.total != total:  # another case has begun
+            slice_bar.reset(total)
+        slice_bar.update(done - slice_bar.n)
+
+    def cases(results: Iterator[Result]) -> Iterator[Result]:
+        total = len(results) if isinstance(results, Sized) else None
+        yield from tqdm(results, desc="cases", unit="case", leave=False, disable=off or total == 1, total=total)
+
+    try:
+        yield slices, cases
+    finally:
+        slice_bar.close()
+
+
+def say(text: str, to: Any = None) -> None:
+    """Print a line, above the progress bars."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=to or sys.stdout)
+
+
+def lesions(count: int) -> str:
+    """-> ``1 lesion``, ``2 lesions``."""
+    return f"{count} lesion{'' if count == 1 else 's'}"
+
+
+def fail(error: AnomalyCLIPError, code: int) -> int:
+    """Print the one line of an error; -> the exit code."""
+    print(error, file=sys.stderr)
+    return code

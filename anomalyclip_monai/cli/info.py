@@ -1,0 +1,49 @@
+"""``anomalyclip info``: versions, models and presets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from anomalyclip_monai import __version__, resources
+from anomalyclip_monai.cli.console import EXIT_DONE, say
+
+if TYPE_CHECKING:
+    from anomalyclip_monai.cli.console import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    info = commands.add_parser("info", help="versions, models and presets", description=run.__doc__)
+    info.add_argument("--json", action="store_true", help="print JSON")
+    info.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print versions, models with their weights, presets and folders."""
+    names = ("monai", "torch", "open_clip_torch", "nibabel", "pydicom")
+    models: dict[str, dict[str, str]] = {}
+    for name in resources.bundles():
+        root = resources.bundle_root(name)
+        models[name] = {"folder": str(root), **resources.fingerprint(root)}
+    versions = {name: resources.installed_version(name) for name in names}
+    content = {
+        "anomalyclip-monai": __version__,
+        "versions": versions,
+        "models": models,
+        "presets": resources.presets(),
+        "home": str(resources.home()),
+    }
+    if arguments.json:
+        say(json.dumps(content, indent=2))
+        return EXIT_DONE
+    say(f"anomalyclip-monai {__version__}")
+    say("  ".join(f"{name} {version}" for name, version in versions.items()))
+    for name, model in models.items():
+        say(f"model {name.removeprefix(resources.BUNDLE_PREFIX)}: {model['folder']}")
+        for key in ("weights_sha256", "prompts_sha256"):
+            say(f"  {key} {model.get(key, 'missing')}")
+    say(f"presets: {', '.join(resources.presets())}")
+    say(f"home: {resources.home()}")
+    return EXIT_DONE

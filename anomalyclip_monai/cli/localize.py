@@ -1,0 +1,96 @@
+"""``anomalyclip localize``: find lesions in volumes, DICOM series and photos."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_DONE, add_model_options, lesions, progress, say
+from anomalyclip_monai.exceptions import AnomalyCLIPError
+
+if TYPE_CHECKING:
+    from anomalyclip_monai.cli.console import Commands
+    from anomalyclip_monai.outputs import Result
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    localize = commands.add_parser(
+        "localize", help="find lesions in volumes, DICOM series and photos", description=run.__doc__
+    )
+    localize.add_argument("inputs", nargs="+", metavar="INPUT", help="NIfTI, DICOM folder, PNG/JPEG/TIFF, or folders")
+    localize.add_argument("-o", "--output", required=True, metavar="OUT", help="results go to OUT/<case>/")
+    add_model_options(localize)
+    localize.add_argument("--preset", default="auto", help=f"auto, {', '.join(resources.presets())}, or a YAML file")
+    localize.add_argument("--roi", metavar="MASK", help="organ mask on the same grid; or a folder, named as the cases")
+    localize.add_argument("--threshold", help="auto, a value above 0 up to 1, or quantile:Q of the case's heatmap")
+    localize.add_argument("--min-volume", type=float, metavar="MM3", help="drop smaller lesions (default 20; photos 0)")
+    localize.add_argument("--slice-axis", help="auto, axial, coronal, sagittal, 0, 1 or 2")
+    localize.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
+    localize.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
+    localize.add_argument("--series", metavar="N", help="only the DICOM series with this number or UID")
+    localize.add_argument("--volume", type=int, metavar="N", help="which volume of a 4D file, counted from 0")
+    localize.add_argument(
+        "--per-slice",
+        action="store_true",
+        default=None,
+        help="score a DICOM series with missing or uneven slices one by one; results as DICOM only",
+    )
+    localize.add_argument("--no-dicom", action="store_true", help="no heatmap.dcm and mask.dcm for DICOM input")
+    localize.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find lesions in every case of the inputs and write heatmap, mask, scores and preview of each."""
+    from anomalyclip_monai.api import Pipeline, localize_many
+
+    options = {name: getattr(arguments, name) for name in Pipeline.OPTIONS}
+    failed = 0
+    with progress(arguments.quiet) as (slices, cases):
+        results = localize_many(
+            arguments.inputs,
+            model=arguments.model,
+            preset=arguments.preset,
+            device=arguments.device,
+            roi=arguments.roi,
+            series=arguments.series,
+            progress=slices,
+            **options,
+        )
+        told: set[str] = set()
+        for result in cases(results):
+            try:
+                folder = result.save(arguments.output, dicom=not arguments.no_dicom)
+            except AnomalyCLIPError as error:
+                failed += 1
+                say(f"{result.case}: {error}", to=sys.stderr)
+                continue
+            if not arguments.quiet:
+                for line in _describe(result, folder, told):
+                    say(line)
+    return EXIT_CASE_FAILED if failed else EXIT_DONE
+
+
+def _describe(result: Result, folder: Path, told: set[str]) -> Iterator[str]:
+    """Lines about a result; what was said of an earlier case of this run, in ``told``, is not said again."""
+    count = len(result.lesions)
+    found = lesions(count)
+    if count and (volume := result.lesions[0].volume_mm3) is not None:
+        total = sum(lesion.volume_mm3 or 0 for lesion in result.lesions)
+        found += f", {total / 1000:.1f} ml" + (f" (highest peak: {volume / 1000:.1f} ml)" if count > 1 else "")
+    yield f"{result.case}: score {result.score:.2f}, {found}, {result.seconds:.1f} s -> {folder}"
+    preset = result.preset
+    remarks = [
+        f"preset {preset['name']} ({preset['chosen']})",
+        f"this model on such images: {preset['evidence']}",
+        f"threshold {result.threshold.value:g}, {result.threshold.origin}",
+        *(warning for warning in result.warnings if result.threshold.origin not in warning),
+    ]
+    for remark in remarks:
+        if remark not in told:
+            told.add(remark)
+            yield f"  {remark}"
