@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 from torch import Tensor, nn
 
-from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.networks.matching import describe_mismatch
 from anomalyclip_monai.networks.stem import ConvolutionalStem
 from anomalyclip_monai.types import PathLike
@@ -24,35 +25,55 @@ logger = logging.getLogger(__name__)
 
 StateDict = Mapping[str, Tensor]
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Floating point types of a tower in memory, by name."""
+
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Scalars that only OpenAI's own archives carry beside the weights."""
 
 
 def load_backbone(
-    weights: PathLike, config: PathLike | None = None, *, dtype: torch.dtype = torch.float32
+    weights: PathLike, config: PathLike | None = None, *, pretrained: str | None = None, precision: str = "fp32"
 ) -> nn.Module:
     """Build a CLIP from a weights file and its description.
+
+    The file is mapped into memory. Weights that are stored in the wanted precision are used from there, others are
+    converted one by one: no second copy of a tower is made.
 
     Args:
         weights: ``.safetensors``, or a ``torch.save`` file of tensors (read with ``weights_only``).
         config: name of an open_clip model, whose activation is corrected as in :func:`named_config`; or a JSON file
             in the form of open_clip's ``open_clip_config.json``, by default the one beside the weights. A section
             ``stem`` replaces ``visual.conv1`` by a :class:`ConvolutionalStem`.
-        dtype: floating point type of the tower in memory.
+        pretrained: open_clip's tag of these weights, where ``config`` is a name.
+        precision: of the tower in memory: ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
         WeightsError: a file is missing or damaged, or a key does not match.
+        UsageError: there is no such precision (``E_PRECISION``).
     """
     weights = Path(weights)
+    dtype = floating_type(precision)
     state = read_state_dict(weights)
     if isinstance(config, str) and open_clip.get_model_config(config) is not None:
-        description = named_config(config)
+        description = named_config(config, pretrained)
     else:
         description = _read_description(Path(config) if config else weights.with_name("open_clip_config.json"))
     try:
         return clip_from_state_dict(state, description, dtype=dtype)
     except WeightsError as error:
         raise WeightsError(error.code, error.what, weights, error.todo) from error
+
+
+def floating_type(precision: str) -> torch.dtype:
+    """The floating point type that a name in :data:`PRECISIONS` stands for.
+
+    Raises:
+        UsageError: there is no such precision (``E_PRECISION``).
+    """
+    if precision not in PRECISIONS:
+        raise UsageError("E_PRECISION", f"no precision {precision!r}", None, f"choose from: {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
 
 
 def _read_description(config_path: Path) -> dict[str, Any]:
@@ -79,7 +100,7 @@ def read_state_dict(path: PathLike) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # parsers of damaged files raise whatever they meet
         message = f"weights cannot be read ({type(error).__name__}), the file is damaged or of another kind"
         raise WeightsError("E_WEIGHTS", message, path, "get the file again") from error
@@ -131,18 +152,53 @@ def clip_from_state_dict(
                 "give a config, or quick_gelu=True or False",
             )
         config = config_from_shapes(state)
-    model = config.get("model_cfg", config)
-    activation = bool(model.get("quick_gelu", False)) or from_openai if quick_gelu is None else quick_gelu
-    vision, text = dict(model["vision_cfg"]), dict(model["text_cfg"])
-    with torch.device("meta"):
-        clip = CLIP(model["embed_dim"], CLIPVisionCfg(**vision), CLIPTextCfg(**text), quick_gelu=activation)
-    # The causal mask is computed, not stored; on the meta device it has no values.
-    clip.attn_mask = torch.full_like(clip.attn_mask, float("-inf"), device="cpu").triu_(1)
+    if quick_gelu is None and from_openai:
+        quick_gelu = True
+    clip: Any = empty_clip(config, quick_gelu=quick_gelu)
     if stem := config.get("stem"):
-        clip.visual.conv1 = ConvolutionalStem(**stem)
-    clip.visual.conv1 = clip.visual.conv1.to_empty(device="cpu")
+        clip.visual.conv1 = ConvolutionalStem(**stem).to_empty(device="cpu")
     _load_every_key(clip, {key: _cast(value, dtype) for key, value in state.items()})
     return clip.eval().requires_grad_(False)
+
+
+def empty_clip(config: Mapping[str, Any], *, quick_gelu: bool | None = None) -> nn.Module:
+    """An open_clip ``CLIP`` whose weights have sizes and no memory; what it computes for itself has values.
+
+    Args:
+        config: see :func:`clip_from_state_dict`.
+        quick_gelu: the activation, over what ``config`` says.
+
+    Raises:
+        WeightsError: no prompts can be learned for such a text tower (``E_BACKBONE``).
+    """
+    model = config.get("model_cfg", config)
+    vision, text = dict(model["vision_cfg"]), dict(model["text_cfg"])
+    if reason := _why_no_prompts(model):
+        raise WeightsError("E_BACKBONE", f"this CLIP cannot take learned prompts: {reason}", None, "choose another")
+    activation = bool(model.get("quick_gelu", False)) if quick_gelu is None else quick_gelu
+    with torch.device("meta"):
+        clip = CLIP(model["embed_dim"], CLIPVisionCfg(**vision), CLIPTextCfg(**text), quick_gelu=activation)
+    # What is computed and not stored has no values on the meta device: the causal mask, timm's tables of positions.
+    if clip.attn_mask is not None:
+        clip.attn_mask = torch.full_like(clip.attn_mask, float("-inf"), device="cpu").triu_(1)
+    for module in clip.visual.modules():
+        if hasattr(module, "init_non_persistent_buffers"):
+            for name in module._non_persistent_buffers_set:
+                if (buffer := getattr(module, name)) is not None:
+                    setattr(module, name, torch.empty_like(buffer, device="cpu"))
+            module.init_non_persistent_buffers()
+    return clip
+
+
+def _why_no_prompts(model: Mapping[str, Any]) -> str | None:
+    text = model["text_cfg"]
+    if hub := text.get("hf_model_name"):
+        return f"its text tower {hub!r} and that tower's vocabulary come from a hub"
+    if hub := text.get("hf_tokenizer_name"):
+        return f"its vocabulary {hub!r} comes from a hub and is not CLIP's"
+    if "multimodal_cfg" in model:
+        return "it is a CoCa, whose text feature is read from a class token"
+    return None
 
 
 def config_from_shapes(state: StateDict) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -35,12 +36,25 @@ def tokenize_prompts(context_length: int, n_ctx: int, object_name: str = "object
     Raises:
         ValueError: the prompt does not fit into ``context_length``.
     """
-    tokenizer = _tokenizer()
     context = [CONTEXT_PLACEHOLDER] * n_ctx
     sentences = [" ".join([*context, state.format(object=object_name)]) for state in STATES]
+    return _tokenize(sentences, context_length, f"n_ctx ({n_ctx}) with object {object_name!r}")
+
+
+def tokenize_sentences(sentences: Sequence[str], context_length: int) -> Tensor:
+    """-> (len(sentences), context_length) token ids.
+
+    Raises:
+        ValueError: a sentence does not fit into ``context_length``.
+    """
+    return _tokenize(sentences, context_length, f"the longest sentence, {max(sentences, key=len)!r},")
+
+
+def _tokenize(sentences: Sequence[str], context_length: int, what: str) -> Tensor:
+    tokenizer = _tokenizer()
     needed = max(len(tokenizer.encode(sentence)) for sentence in sentences) + 2
     if needed > context_length:
-        raise ValueError(f"n_ctx ({n_ctx}) with object {object_name!r} needs {needed} of {context_length} positions")
+        raise ValueError(f"{what} needs {needed} of {context_length} positions")
     return tokenizer(sentences, context_length)
 
 
@@ -105,12 +119,12 @@ def text_tower(clip: nn.Module) -> TextTower:
 def encode_prompts(
     tower: TextTower, tokens: Tensor, context: Tensor, deep: Sequence[Tensor], *, fp16_prompts: bool = False
 ) -> Tensor:
-    """-> (2, D) normalised text features, row 0 normal, row 1 abnormal.
+    """-> (N, D) normalised text features, one row per prompt.
 
     Args:
         tower: the frozen text side.
-        tokens: (2, L) ids from :func:`tokenize_prompts`.
-        context: (2, n_ctx, width) learned vectors, placed after the start token.
+        tokens: (N, L) ids from :func:`tokenize_prompts` or :func:`tokenize_sentences`.
+        context: (N, n_ctx, width) learned vectors, placed after the start token; n_ctx 0 leaves plain sentences.
         deep: for block 2, 3, ... the (t_n_ctx, width) vectors that replace the tokens after the start token.
         fp16_prompts: round the deep prompts to half precision, in the graph, as the published code does.
     """
@@ -123,10 +137,18 @@ def encode_prompts(
     mask = tower.mask[:length, :length].to(x.dtype)
     for index, block in enumerate(tower.blocks):
         if 1 <= index <= len(deep):
-            prompt = deep[index - 1].half() if fp16_prompts else deep[index - 1]
-            prompt = prompt.to(x.dtype).expand(len(x), -1, -1)
+            prompt = deep[index - 1].expand(len(x), -1, -1)
+            # Rounded after the expansion: so the gradients of both prompts are rounded before they are added.
+            prompt = (prompt.half() if fp16_prompts else prompt).to(x.dtype)
             x = torch.cat([x[:, :1], prompt, x[:, 1 + prompt.shape[1] :]], dim=1)
         x = block(x, attn_mask=mask)
     x = tower.ln_final(x)[torch.arange(len(x), device=x.device), end]
     x = tower.projection(x) if isinstance(tower.projection, nn.Linear) else x @ tower.projection
     return F.normalize(x.float(), dim=-1)
+
+
+@contextmanager
+def as_constant(device: torch.device) -> Iterator[None]:
+    """Tensors made inside are ordinary constants in full precision, in whatever mode the caller is."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield

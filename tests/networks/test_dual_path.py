@@ -10,7 +10,8 @@ from torch import nn
 
 from anomalyclip_monai.exceptions import WeightsError
 from anomalyclip_monai.networks import AnomalyCLIP
-from anomalyclip_monai.networks.dual_path import check_visual_tower, encode_image, resize_positions
+from anomalyclip_monai.networks.dual_path import encode_image
+from anomalyclip_monai.networks.towers import resize_positions, vision_tower
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,7 +72,9 @@ def _naive(
 def test_both_paths_equal_a_loop_over_heads(
     visual: nn.Module, images: torch.Tensor, kind: str, local_blocks: int
 ) -> None:
-    found = encode_image(visual, images, local_blocks=local_blocks, feature_layers=range(1, 5), local_attention=kind)
+    found = encode_image(
+        vision_tower(visual), images, local_blocks=local_blocks, feature_layers=range(1, 5), local_attention=kind
+    )
     image, patches = _naive(visual, images, BLOCKS - local_blocks, kind)
     torch.testing.assert_close(found.image, image, atol=1e-5, rtol=0)
     assert list(found.patches) == [1, 2, 3, 4]
@@ -81,7 +84,9 @@ def test_both_paths_equal_a_loop_over_heads(
 
 def test_kinds_of_attention_differ(visual: nn.Module, images: torch.Tensor) -> None:
     of = {
-        kind: encode_image(visual, images, local_blocks=2, feature_layers=[4], local_attention=kind).patches[4]
+        kind: encode_image(
+            vision_tower(visual), images, local_blocks=2, feature_layers=[4], local_attention=kind
+        ).patches[4]
         for kind in ("v-v", "q-q", "k-k", "none")
     }
     for kind in ("q-q", "k-k", "none"):
@@ -89,8 +94,8 @@ def test_kinds_of_attention_differ(visual: nn.Module, images: torch.Tensor) -> N
 
 
 def test_layers_before_the_local_path_and_kind_none_give_global_tokens(visual: nn.Module, images: torch.Tensor) -> None:
-    plain = encode_image(visual, images, local_blocks=3, feature_layers=[1, 4], local_attention="none")
-    local = encode_image(visual, images, local_blocks=3, feature_layers=[1, 4])
+    plain = encode_image(vision_tower(visual), images, local_blocks=3, feature_layers=[1, 4], local_attention="none")
+    local = encode_image(vision_tower(visual), images, local_blocks=3, feature_layers=[1, 4])
     torch.testing.assert_close(local.patches[1], plain.patches[1])
     # read off the global path: its class token is the image feature but for ln_post
     global_path = visual.transformer(_tokens(visual, images))
@@ -98,7 +103,7 @@ def test_layers_before_the_local_path_and_kind_none_give_global_tokens(visual: n
 
 
 def test_global_path_is_open_clips_own(visual: nn.Module, images: torch.Tensor) -> None:
-    found = encode_image(visual, images, local_blocks=3, feature_layers=[4])
+    found = encode_image(vision_tower(visual), images, local_blocks=3, feature_layers=[4])
     own = visual.transformer(_tokens(visual, images))[:, 0]
     torch.testing.assert_close(found.image, own @ visual.proj, atol=1e-5, rtol=0)
     # what open_clip calls the image feature goes through ln_post; AnomalyCLIP's does not
@@ -106,7 +111,7 @@ def test_global_path_is_open_clips_own(visual: nn.Module, images: torch.Tensor) 
 
 
 def test_grid_of_rows_and_columns(visual: nn.Module) -> None:
-    found = encode_image(visual, torch.zeros(1, 3, 42, 70), local_blocks=1, feature_layers=[4])
+    found = encode_image(vision_tower(visual), torch.zeros(1, 3, 42, 70), local_blocks=1, feature_layers=[4])
     assert found.grid == (3, 5)
     assert found.patches[4].shape == (1, 1 + 15, 16)
 
@@ -137,8 +142,8 @@ def test_refused_vision_towers_with_their_reason() -> None:
     unprojected = _clip(CLIPVisionCfg(**VIT))
     unprojected.visual.proj = None
     with pytest.raises(WeightsError, match="no projection"):
-        check_visual_tower(unprojected.visual)
+        vision_tower(unprojected.visual)
     other_blocks = _clip(CLIPVisionCfg(**VIT))
     other_blocks.visual.transformer.resblocks[0] = nn.Identity()
     with pytest.raises(WeightsError, match="ResidualAttentionBlock"):
-        check_visual_tower(other_blocks.visual)
+        vision_tower(other_blocks.visual)

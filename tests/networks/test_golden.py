@@ -1,154 +1,67 @@
-"""The published code and this package compute the same numbers from the same weights.
-
-The weights are made up from the names of their keys, so the golden files hold results only.
-"""
+"""The published code and this package compute the same numbers from the same weights."""
 
 from __future__ import annotations
 
-import json
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
 import torch
+from golden_network import Golden, rebuild
 from scipy.ndimage import gaussian_filter
 
-from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict, prompts_from_authors
 from anomalyclip_monai.networks.dual_path import ImageFeatures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NORMS = ("ln_1.weight", "ln_2.weight", "ln_pre.weight", "ln_post.weight", "ln_final.weight")
-
-
-def _normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-
-
-def _weight(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    x = _normal(key, shape).astype(np.float32)
-    if key.endswith(NORMS):
-        x = 1 + 0.1 * x
-    elif key.endswith("bias"):
-        x = 0.02 * x
-    elif key in ("positional_embedding", "visual.positional_embedding", "visual.class_embedding"):
-        x = 0.1 * x
-    elif key == "token_embedding.weight":
-        x = 0.05 * x
-    elif key == "logit_scale":
-        x = np.log(1 / 0.07)
-    elif key == "visual.conv1.weight":
-        x = x * np.prod(shape[1:]) ** -0.5
-    elif key in ("visual.proj", "text_projection"):
-        x = x * shape[0] ** -0.5
-    else:
-        x = x * shape[-1] ** -0.5
-    return torch.tensor(np.asarray(x, dtype=np.float32))
-
-
-def _prompt(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    rounded = (0.05 * _normal(f"prompt.{key}", shape)).astype(np.float16)
-    return torch.tensor(rounded.astype(np.float32))
-
-
-def _images(count: int, size: int, seed: int) -> torch.Tensor:
-    base = np.random.RandomState(seed).standard_normal((count, 3, size, size)).astype(np.float32)
-    yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size
-    smooth = [[np.sin(6 * xx + i) + np.cos(5 * yy * (c + 1) + i) for c in range(3)] for i in range(count)]
-    return torch.tensor((0.4 * base + np.array(smooth)).astype(np.float32))
-
-
-@dataclass
-class Golden:
-    network: AnomalyCLIP
-    features: ImageFeatures
-    expected: Any
-    layers: list[int]
-
-    def assert_equal(self, name: str, found: torch.Tensor, tolerance: float = 2e-6) -> None:
-        expected = self.expected[name]
-        assert tuple(found.shape) == expected.shape
-        difference = np.abs(found.detach().numpy() - expected).max() / np.abs(expected).max()
-        assert difference <= tolerance
-
 
 @pytest.fixture(scope="module")
 def case(golden: Path) -> Golden:
-    sizes = json.loads((golden / "tiny_a.json").read_text())
-    config = {
-        "embed_dim": sizes["embed_dim"],
-        "quick_gelu": True,
-        "vision_cfg": {**sizes["vision"], "head_width": 64},
-        "text_cfg": {**sizes["text"], "heads": sizes["text"]["width"] // 64},
-    }
-    with torch.device("meta"):  # only names and shapes of the weights are needed
-        empty = open_clip.model.CLIP(
-            config["embed_dim"],
-            open_clip.CLIPVisionCfg(**config["vision_cfg"]),
-            open_clip.CLIPTextCfg(**config["text_cfg"]),
-            quick_gelu=True,
-        )
-    weights = {key: _weight(key, tuple(value.shape)) for key, value in empty.state_dict().items()}
-    width = sizes["text"]["width"]
-    prompts = {key: _prompt(key, (1, 1, sizes["n_ctx"], width)) for key in ("ctx_pos", "ctx_neg")}
-    for index in range(sizes["depth"] - 1):
-        key = f"compound_prompts_text.{index}"
-        prompts[key] = _prompt(key, (sizes["t_n_ctx"], width))
-
-    network = AnomalyCLIP(
-        clip_from_state_dict(weights, config),
-        image_size=sizes["size"],
-        feature_layers=sizes["features"],
-        dpam_layer=sizes["dpam_layer"],
-        n_ctx=sizes["n_ctx"],
-        depth=sizes["depth"],
-        t_n_ctx=sizes["t_n_ctx"],
-        fp16_prompts=True,
-    )
-    network.load_state_dict(prompts_from_authors({"prompt_learner": prompts}))
+    case = rebuild(golden)
     with torch.no_grad():
-        features = network.encode_image(_images(sizes["batch"], sizes["size"], seed=0))
-        network.text_features()
-    return Golden(network, features, np.load(golden / "tiny_a_0.npz"), sizes["features"])
+        case.network.text_features()
+    return case
+
+
+@pytest.fixture(scope="module")
+def features(case: Golden) -> ImageFeatures:
+    with torch.no_grad():
+        return case.network.encode_image(case.images)
 
 
 def test_prompts_are_tokenised_as_published(case: Golden) -> None:
     np.testing.assert_array_equal(case.network.tokens.numpy(), case.expected["tokenized"])
 
 
-def test_image_and_text_features(case: Golden) -> None:
-    case.assert_equal("image_features", case.features.image)
+def test_image_and_text_features(case: Golden, features: ImageFeatures) -> None:
+    case.assert_equal("image_features", features.image)
     with torch.no_grad():
         case.assert_equal("text_features", case.network.text_features())
 
 
-def test_patch_features_of_every_layer(case: Golden) -> None:
-    assert list(case.features.patches) == case.layers
+def test_patch_features_of_every_layer(case: Golden, features: ImageFeatures) -> None:
+    assert list(features.patches) == case.layers
     for layer in case.layers:
-        case.assert_equal(f"patch_features_{layer}", case.features.patches[layer])
+        case.assert_equal(f"patch_features_{layer}", features.patches[layer])
 
 
 @torch.no_grad()
-def test_logits_and_score(case: Golden) -> None:
-    image = torch.nn.functional.normalize(case.features.image, dim=-1)
+def test_logits_and_score(case: Golden, features: ImageFeatures) -> None:
+    image = torch.nn.functional.normalize(features.image, dim=-1)
     case.assert_equal("logits", image @ case.network.text_features().T / 0.07)
-    case.assert_equal("score", case.network.image_probabilities(case.features)[:, 1])
+    case.assert_equal("score", case.network.image_probabilities(features)[:, 1])
 
 
 @torch.no_grad()
-def test_map_is_the_published_sum_divided_by_the_layers(case: Golden) -> None:
-    mean = case.network.anomaly_map(case.features, sigma=0)
+def test_map_is_the_published_sum_divided_by_the_layers(case: Golden, features: ImageFeatures) -> None:
+    mean = case.network.anomaly_map(features, sigma=0)
     case.assert_equal("anomaly_map", mean[:, 0] * len(case.layers))
-    smoothed = case.network.anomaly_map(case.features)  # sigma 4 is the default
+    smoothed = case.network.anomaly_map(features)  # sigma 4 is the default
     case.assert_equal("anomaly_map_sigma4", smoothed[:, 0] * len(case.layers))
 
 
 @torch.no_grad()
-def test_own_smoothing_is_scipys(case: Golden) -> None:
-    mean = case.network.anomaly_map(case.features, sigma=0)[0, 0].numpy()
-    smoothed = case.network.anomaly_map(case.features, sigma=2.5)[0, 0].numpy()
+def test_own_smoothing_is_scipys(case: Golden, features: ImageFeatures) -> None:
+    mean = case.network.anomaly_map(features, sigma=0)[0, 0].numpy()
+    smoothed = case.network.anomaly_map(features, sigma=2.5)[0, 0].numpy()
     np.testing.assert_allclose(smoothed, gaussian_filter(mean, 2.5), atol=1e-6)
