@@ -24,9 +24,11 @@ OPAQUE_FROM, OPAQUE_TO = 0.2, 0.7
 STRONGEST = 0.6
 """Opacity of the colour at :data:`OPAQUE_TO`: anatomy stays visible under it."""
 
+OUTLINE = (0, 255, 255)
+"""Colour of the mask's border: none of the heatmap's."""
+
 _STOPS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 _COLOURS = np.array([[40, 30, 120], [90, 40, 170], [225, 60, 80], [255, 150, 30], [255, 245, 120]], dtype=np.float64)
-_OUTLINE = (0, 255, 255)
 _BACKGROUND, _TEXT, _FAINT = (16, 16, 18), (235, 235, 235), (150, 150, 155)
 _HEADER, _FOOTER, _GAP, _BAR = 34, 26, 8, 74
 
@@ -103,7 +105,7 @@ def draw_preview(
     font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=13)
     draw.text((_GAP, 8), f"case score {score:.2f}", fill=_TEXT, font=font)
     lesion_note = "outline: mask" if sizes.any() else "nothing above the threshold"
-    draw.text((_GAP + 150, 11), lesion_note, fill=_OUTLINE if sizes.any() else _FAINT, font=small)
+    draw.text((_GAP + 150, 11), lesion_note, fill=OUTLINE if sizes.any() else _FAINT, font=small)
     draw.text((width - _GAP, _HEADER + height + 5), "research use only", fill=_FAINT, font=small, anchor="ra")
     left, right, top = _markers(view, affine)
     x = _GAP
@@ -124,21 +126,32 @@ def draw_preview(
     return canvas
 
 
+def blend(image: np.ndarray, heat: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """(1|3, H, W) anatomy under its (H, W) heatmap, both in [0, 1] -> picture of ``size`` (width, height)."""
+    anatomy = np.broadcast_to(image, (3, *heat.shape)).transpose(1, 2, 0)
+    grey = np.asarray(Image.fromarray(np.round(anatomy * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC))
+    warm = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    alpha = opacity(warm)[..., np.newaxis]
+    return Image.fromarray(np.round((1 - alpha) * grey + alpha * colours(warm)).astype(np.uint8))
+
+
+def draw_outline(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], width: int = 2) -> None:
+    """Draw the border of an (H, W) mask into a picture of the same field of view."""
+    draw = ImageDraw.Draw(picture)
+    scale = (picture.height / mask.shape[0], picture.width / mask.shape[1])
+    for contour in find_contours(np.pad(mask.astype(np.float32), 1), 0.5):
+        # contour points are pixel centres of the padded slice; the picture's pixel (0, 0) starts half a pixel earlier
+        points = (contour - 0.5) * scale
+        draw.line([(float(x), float(y)) for y, x in points], fill=colour, width=width)
+
+
 def _panel(image: np.ndarray, heat: np.ndarray, mask: np.ndarray, aspect: float) -> Image.Image:
     """(1|3, H, W) anatomy under its (H, W) heatmap, with the outline of its (H, W) mask."""
     rows, columns = heat.shape
     scale = PANEL_SIZE / max(rows * aspect, columns)
     size = (max(1, round(columns * scale)), max(1, round(rows * aspect * scale)))
-    anatomy = np.broadcast_to(image, (3, rows, columns)).transpose(1, 2, 0)
-    grey = np.asarray(Image.fromarray(np.round(anatomy * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC))
-    warm = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    alpha = opacity(warm)[..., np.newaxis]
-    picture = Image.fromarray(np.round((1 - alpha) * grey + alpha * colours(warm)).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
-    for contour in find_contours(np.pad(mask.astype(np.float32), 1), 0.5):
-        # contour points are pixel centres of the padded slice; the picture's pixel (0, 0) starts half a pixel earlier
-        points = (contour - 0.5) * (size[1] / rows, size[0] / columns)
-        draw.line([(float(x), float(y)) for y, x in points], fill=_OUTLINE, width=2)
+    picture = blend(image, heat, size)
+    draw_outline(picture, mask, OUTLINE)
     return picture
 
 
@@ -162,4 +175,4 @@ def _colour_bar(canvas: Image.Image, corner: tuple[int, int], height: int, thres
         anchor = {0.0: "ld", 1.0: "la"}.get(value, "lm")
         draw.text(place, f"{value:g}", fill=_TEXT, font=font, anchor=anchor)
     line = y + (1 - min(max(threshold, 0.0), 1.0)) * (height - 1)
-    draw.line((x - 3, line, x + 19, line), fill=_OUTLINE, width=2)
+    draw.line((x - 3, line, x + 19, line), fill=OUTLINE, width=2)

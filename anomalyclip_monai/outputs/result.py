@@ -42,6 +42,7 @@ class Result:
         score: of the case, in [0, 1].
         slice_scores: (S,), in [0, 1], along ``slice_axis``.
         slice_axis: array axis of the slices.
+        axes: all array axes along which slices were taken for the heatmap, ``slice_axis`` first.
         lesions: the highest peak first.
         threshold: value and origin.
         preset: name, reason and what is known of the model on such images.
@@ -61,6 +62,7 @@ class Result:
     score: float = math.nan
     slice_scores: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     slice_axis: int = 2
+    axes: tuple[int, ...] = (2,)
     lesions: list[Lesion] = field(default_factory=list)
     threshold: Threshold = field(default_factory=lambda: Threshold(math.nan, "none"))
     preset: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class Result:
             score=record["score"],
             slice_scores=np.asarray(record["slice_scores"], dtype=np.float32),
             slice_axis=record["slice_axis"],
+            axes=record["axes"],
             lesions=record["lesions"],
             threshold=record["threshold"],
             preset=record["preset"],
@@ -108,6 +111,7 @@ class Result:
             "case": self.case,
             "score": self.score,
             "slice_axis": self.slice_axis,
+            "axes": list(self.axes),
             "slice_scores": [round(float(score), 6) for score in self.slice_scores],
             "threshold": asdict(self.threshold),
             "lesions": [asdict(lesion) for lesion in self.lesions],

@@ -25,10 +25,17 @@ class SaveImageResultd(SaveImaged):
         bundle_root: whose weights are named in ``scores.json``.
         device: named in ``scores.json``.
         dicom: whether DICOM input gets DICOM results as well.
+        prompts: learned prompts in the place of the bundle's, see :func:`~anomalyclip_monai.resources.prompts_file`.
     """
 
     def __init__(
-        self, keys: str, output_dir: PathLike, bundle_root: PathLike, device: Any = "", dicom: bool = True
+        self,
+        keys: str,
+        output_dir: PathLike,
+        bundle_root: PathLike,
+        device: Any = "",
+        dicom: bool = True,
+        prompts: PathLike | None = None,
     ) -> None:
         # MONAI's own constructor sets up its writers, none of which is used here.
         MapTransform.__init__(self, keys)
@@ -36,6 +43,7 @@ class SaveImageResultd(SaveImaged):
         self.bundle_root = Path(bundle_root)
         self.device = device
         self.dicom = dicom
+        self.prompts = prompts
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Record:
         """Write one record and return it.
@@ -44,6 +52,6 @@ class SaveImageResultd(SaveImaged):
             OutputError: a file cannot be written (``E_WRITE``).
         """
         record: Record = {str(key): value for key, value in data.items()}
-        model = resources.fingerprint(self.bundle_root)
+        model = resources.fingerprint(self.bundle_root, self.prompts)
         Result.from_record(record, model=model, device=str(self.device)).save(self.output_dir, dicom=self.dicom)
         return record

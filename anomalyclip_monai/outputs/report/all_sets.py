@@ -1,0 +1,87 @@
+"""The paper's table: several sets, ours beside what was published and beside the trivial baselines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from anomalyclip_monai.outputs.report.numbers import Footnotes, counted, from_published, measured, number
+from anomalyclip_monai.outputs.report.page import whole_page
+from anomalyclip_monai.outputs.report.tables import (
+    Report,
+    Table,
+    counts,
+    html_text,
+    main_method,
+    markdown_text,
+    measure_names,
+    measure_title,
+    published_note,
+)
+from anomalyclip_monai.outputs.report.write import write_text
+
+PART = "†"
+"""Behind the name of a set of which only a part was run."""
+
+
+def all_sets_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Content of several ``report.json`` -> the primary measures of all sets as a Markdown table with notes."""
+    return _table(reports).markdown() + "\n"
+
+
+def write_all_sets(reports: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """Write ``table.md`` and ``index.html``, which links to ``<dataset>/report.html``.
+
+    Raises:
+        OutputError: a file cannot be written (``E_WRITE``).
+    """
+    return [
+        write_text(folder / "table.md", f"# {markdown_text(_title(reports))}\n\n{all_sets_table(reports)}"),
+        write_text(folder / "index.html", _index(reports)),
+    ]
+
+
+def _table(reports: Sequence[Report]) -> Table:
+    footnotes = Footnotes()
+    rows = []
+    for report in reports:
+        methods, published = report["methods"], report.get("published") or {}
+        name = report["title"] if report["complete"] else f"{report['title']} {PART}"
+        for measure in (measure for measure in measure_names(report) if measure in report["primary"]):
+            ours = main_method(report)["measures"].get(measure)
+            baselines = [methods.get(key, {}).get("measures", {}).get(measure) for key in ("brightness", "centre")]
+            row = [name, measure_title(measure, report), measured(measure, ours, footnotes)]
+            row.append(number(measure, published[measure]) if measure in published else "")
+            row.append(from_published(measure, ours, published.get(measure)))
+            rows.append(row + [measured(measure, entry, footnotes) for entry in baselines])
+            name = ""
+    header = ["set", "measure", "ours [interval]", "published AnomalyCLIP", "difference", "brightness", "centre"]
+    notes = footnotes.lines()
+    notes += [f"{PART} {report['title']}: {report['note']}" for report in reports if not report["complete"]]
+    notes += [
+        f"{report['title']}: {counted(len(report['failed']), 'case')} failed" for report in reports if report["failed"]
+    ]
+    compared = [report for report in reports if report.get("published")]
+    if compared:
+        partial = not all(report["complete"] for report in compared)
+        notes.append(published_note(partial, any(report["protocol"]["name"] != "paper" for report in compared)))
+    return Table(header, rows, notes, plain=2)
+
+
+def _title(reports: Sequence[Report]) -> str:
+    titles = dict.fromkeys(main_method(report)["title"] for report in reports)
+    return f"{', '.join(titles)} on {counted(len(reports), 'set')}"
+
+
+def _index(reports: Sequence[Report]) -> str:
+    links = "".join(
+        f"<li><a href='{quote(os.fsencode(report['dataset']))}/report.html'>{html_text(report['title'])}</a>: "
+        f"{html_text(counts(report))}. <span class='kind'>{html_text(report['protocol']['text'])}</span></li>"
+        for report in reports
+    )
+    title = _title(reports)
+    body = f"<h1>{html_text(title)}</h1><h2>Measures</h2>{_table(reports).html()}<h2>Reports</h2><ul>{links}</ul>"
+    return whole_page(title, body)

@@ -1,0 +1,208 @@
+"""The tables of a report, for Markdown and HTML alike."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from anomalyclip_monai.outputs.report.numbers import (
+    Footnotes,
+    counted,
+    difference,
+    from_published,
+    interval,
+    measured,
+    number,
+    p_value,
+    printable,
+)
+
+Report = Mapping[str, Any]
+"""The content of a ``report.json``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as plain text; the first column names the row.
+
+    Attributes:
+        header: (columns,).
+        rows: each (columns,).
+        notes: lines below the table.
+        lead: how many of the first rows are the ones that count, set apart from the rest.
+        plain: how many of the first columns are words, the others being numbers.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    lead: int = 0
+    plain: int = 1
+
+    def markdown(self) -> str:
+        """-> the table with its notes as a list."""
+        alignments = ["---" if column < self.plain else "---:" for column in range(len(self.header))]
+        lines = [[markdown_text(cell) for cell in row] for row in (self.header, *self.rows)]
+        for row in lines[1 : self.lead + 1]:
+            row[0] = f"**{row[0]}**"
+        lines.insert(1, alignments)
+        text = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+        return text + "".join(f"\n{'' if index else chr(10)}- {markdown_text(n)}" for index, n in enumerate(self.notes))
+
+    def html(self) -> str:
+        """-> a ``<table>`` in a frame that scrolls sideways on a small screen, and its notes."""
+        head = "".join(
+            f"<th scope='col'{'' if column < self.plain else ' class=number'}>{html_text(cell)}</th>"
+            for column, cell in enumerate(self.header)
+        )
+        body = "".join(self._html_row(index) for index in range(len(self.rows)))
+        notes = "".join(f"<li>{html_text(note)}</li>" for note in self.notes)
+        return f"<div class='frame'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>" + (
+            f"<ul class='notes'>{notes}</ul>" if notes else ""
+        )
+
+    def _html_row(self, index: int) -> str:
+        first, *others = self.rows[index]
+        cells = "".join(
+            f"<td>{html_text(cell)}</td>" if column < self.plain else f"<td class=number>{_unbroken(cell)}</td>"
+            for column, cell in enumerate(others, 1)
+        )
+        last_lead = " class='lead'" if index + 1 == self.lead < len(self.rows) else ""
+        return f"<tr{last_lead}><th scope='row'>{html_text(first)}</th>{cells}</tr>"
+
+
+def _unbroken(cell: str) -> str:
+    """A number that breaks, where it must, only before its interval."""
+    return " ".join(f"<span>{html_text(part)}</span>" for part in re.split(r" (?=\[)", cell))
+
+
+def html_text(text: object) -> str:
+    """Any text, for example a file name, -> harmless in HTML, in quoted attributes too."""
+    return html.escape(printable(str(text)))
+
+
+def markdown_text(text: object) -> str:
+    """Any text -> no HTML, link or column of its own in a Markdown table."""
+    safe = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", printable(str(text)).replace("&", "&amp;"))
+    return safe.replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(").replace("`", "\\`")
+
+
+def main_method(report: Report) -> Mapping[str, Any]:
+    """The method that the report is about: the first one."""
+    return next(iter(report["methods"].values()))
+
+
+def measure_names(report: Report) -> list[str]:
+    """Measures that at least one method has, primary ones first."""
+    found = {name for method in report["methods"].values() for name in method["measures"]}
+    primary = [name for name in report["primary"] if name in found]
+    return primary + [name for name in report["measure_titles"] if name in found and name not in primary]
+
+
+def counts(report: Report) -> str:
+    """-> for example ``127 cases (49 normal, 78 abnormal) in 127 groups, 2 failed``."""
+    samples = report["samples"]
+    text = f"{counted(samples['count'], 'case')} ({samples['normal']} normal, {samples['abnormal']} abnormal)"
+    text += f" in {counted(samples['groups'], 'group')}"
+    return text + (f", {len(report['failed'])} failed" if report["failed"] else "")
+
+
+def measure_title(name: str, report: Report) -> str:
+    """-> the measure's title, with its unit if it has one."""
+    return f"{report['measure_titles'][name]}, ml" if name.endswith("_ml") else str(report["measure_titles"][name])
+
+
+def measures_table(report: Report) -> Table:
+    """Measures x methods, with the published value and the difference from it where the set has one."""
+    names, published, footnotes = measure_names(report), report.get("published") or {}, Footnotes()
+    methods = report["methods"].values()
+    header = ["measure", *(method["title"] for method in methods)]
+    header += ["published", "difference"] if published else []
+    rows = []
+    for name in names:
+        row = [measure_title(name, report)]
+        row += [measured(name, method["measures"].get(name), footnotes) for method in methods]
+        if published:
+            row.append(number(name, published[name]) if name in published else "")
+            row.append(from_published(name, main_method(report)["measures"].get(name), published.get(name)))
+        rows.append(row)
+    notes = footnotes.lines() + _reading_notes(report)
+    if published:
+        notes.append(published_note(not report["complete"], report["protocol"]["name"] != "paper"))
+    lead = sum(name in report["primary"] for name in names)
+    return Table(header, rows, notes, lead)
+
+
+def published_note(partial: bool, other_protocol: bool) -> str:
+    """What the published column is, and why a difference from it may mean little."""
+    text = "Published: AnomalyCLIP with ViT-L/14@336px on the whole set (Zhou et al., ICLR 2024)"
+    reasons = ["only a part of the set was run"] if partial else []
+    reasons += ["the protocol is not the paper's"] if other_protocol else []
+    return f"{text}; {' and '.join(reasons)}, so the difference is a hint at most." if reasons else f"{text}."
+
+
+def comparison_table(report: Report) -> Table | None:
+    """The paired test against another report on the same samples, if there was one."""
+    comparison = report.get("comparison")
+    if not comparison:
+        return None
+    rows = []
+    for name in (name for name in measure_names(report) if name in comparison["measures"]):
+        entry = comparison["measures"][name]
+        cells = [difference(name, entry["difference"]) + interval(name, entry), p_value(entry["p"])]
+        rows.append([measure_title(name, report), *cells])
+    title = main_method(report)["title"]
+    note = f"Paired bootstrap on the same cases; above 0, {title} has the higher value."
+    return Table(["measure", f"{title} minus {comparison['with']}", "p"], rows, [note])
+
+
+def category_table(report: Report) -> Table | None:
+    """Primary measures of the first method in each class of the set, if it has several."""
+    categories = main_method(report).get("by_category") or {}
+    if len(categories) < 2:
+        return None
+    footnotes = Footnotes()
+    names = [name for name in report["primary"] if any(name in measures for measures in categories.values())]
+    rows = [
+        [category, *(measured(name, measures.get(name), footnotes) for name in names)]
+        for category, measures in categories.items()
+    ]
+    return Table(["class", *(measure_title(name, report) for name in names)], rows, footnotes.lines())
+
+
+def failed_table(report: Report) -> Table | None:
+    """The cases that could not be measured."""
+    if not report["failed"]:
+        return None
+    return Table(["case", "error"], [[item["name"], item["error"]] for item in report["failed"]], plain=2)
+
+
+def report_markdown(report: Report) -> str:
+    """-> ``table.md``: protocol, samples, all tables."""
+    part = "" if report["complete"] else f"\n\n**A part of the set:** {markdown_text(report['note'])}."
+    parts = [
+        f"# {markdown_text(report['title'])}{part}",
+        f"{counts(report)}. List of cases, sha256: `{markdown_text(report['samples']['sha256'])}`.",
+        f"Protocol `{markdown_text(report['protocol']['id'])}`: {markdown_text(report['protocol']['text'])}",
+        measures_table(report).markdown(),
+    ]
+    for heading, table in (
+        ("Comparison", comparison_table(report)),
+        ("Classes", category_table(report)),
+        ("Failed", failed_table(report)),
+    ):
+        if table is not None:
+            parts += [f"## {heading}", table.markdown()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _reading_notes(report: Report) -> list[str]:
+    """How to read a cell."""
+    bootstrap, seeds = report["bootstrap"], len(main_method(report)["seeds"])
+    note = "In hundredths, thresholds and measures with a unit apart."
+    if bootstrap["repeats"]:
+        note += f" In brackets: 95 % interval of {bootstrap['repeats']} bootstrap resamples by {bootstrap['unit']}."
+    return [note, f"Mean ± standard deviation of {seeds} prompt seeds."] if seeds > 1 else [note]
