@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,12 @@ from anomalyclip_monai.types import PathLike
 _PACKAGE = Path(__file__).resolve().parent
 
 BUNDLE_PREFIX = "anomalyclip_"
+
+BACKBONES = ("backbone.safetensors", "open_clip_model.safetensors", "ViT-L-14-336px.pt")
+"""Names under which the weights of a backbone are looked for, the preferred one first."""
+
+DEFAULT_PROMPTS = "visa"
+"""Of the published prompts: re-runs by others found them stronger on most medical sets."""
 
 
 def home() -> Path:
@@ -69,16 +77,71 @@ def inference_config(root: Path) -> Path:
     return root / "configs" / "inference.json"
 
 
-def prompts_file(root: Path) -> Path:
-    """The bundle's learned prompts.
+def weights_folder(model: str) -> Path:
+    """Folder in ``ANOMALYCLIP_HOME`` for what is downloaded of a model, whether or not it is there."""
+    return home() / "weights" / model
+
+
+def find_backbone(folder: Path) -> Path | None:
+    """The weights of a backbone in a folder; None if there are none."""
+    return next((path for name in BACKBONES if (path := folder / name).is_file()), None)
+
+
+def backbone_file(bundle: PathLike) -> Path:
+    """Weights of a bundle's backbone: from its folder ``models``, else what was downloaded for it.
+
+    Args:
+        bundle: the bundle's folder.
 
     Raises:
         WeightsError: they are not there (``E_WEIGHTS``).
     """
-    path = root / "models" / "model.pt"
-    if not path.is_file():
-        raise WeightsError("E_WEIGHTS", "the learned prompts are missing", path, "reinstall the bundle")
-    return path
+    root = Path(bundle)
+    found = find_backbone(root / "models") or find_backbone(_downloads(root))
+    if found is None:
+        raise _missing("the backbone is missing", root, BACKBONES[0])
+    return found
+
+
+def prompts_file(bundle: PathLike, prompts: PathLike | None = None) -> Path:
+    """Learned prompts for a bundle.
+
+    Args:
+        bundle: the bundle's folder.
+        prompts: a file, or the name of published prompts that were downloaded (``visa``, ``mvtec``). By default the
+            bundle's own ``models/model.pt``, else :data:`DEFAULT_PROMPTS`.
+
+    Raises:
+        WeightsError: they are not there (``E_WEIGHTS``).
+    """
+    root = Path(bundle)
+    own = root / "models" / "model.pt"
+    if prompts is None and own.is_file():
+        return own
+    name = os.fspath(prompts or DEFAULT_PROMPTS)
+    for path in (_downloads(root) / f"prompts_{name}.pt", Path(name)):
+        if path.is_file():
+            return path
+    if prompts is None:
+        raise _missing("the learned prompts are missing", root, own.name, f"prompts_{name}.pt")
+    raise WeightsError("E_WEIGHTS", f"no prompts {name!r}", None, f"give a file, or one of: {_downloaded(root)}")
+
+
+def _downloads(root: Path) -> Path:
+    return weights_folder(root.resolve().name.removeprefix(BUNDLE_PREFIX))
+
+
+def _downloaded(root: Path) -> str:
+    names = sorted(path.stem.removeprefix("prompts_") for path in _downloads(root).glob("prompts_*.pt"))
+    return ", ".join(names) or "none was downloaded"
+
+
+def _missing(what: str, root: Path, own: str, downloaded: str | None = None) -> WeightsError:
+    """What is said of an absent file depends on whether the bundle came with it: ``large_files.yml`` lists others."""
+    if not (root / "large_files.yml").is_file():
+        return WeightsError("E_WEIGHTS", what, root / "models" / own, "reinstall the bundle")
+    model = root.resolve().name.removeprefix(BUNDLE_PREFIX)
+    return WeightsError("E_WEIGHTS", what, _downloads(root) / (downloaded or own), f"run: anomalyclip download {model}")
 
 
 def preset_folder() -> Path:
@@ -124,21 +187,44 @@ def preset_table(name: str) -> dict[str, Any]:
     return dict(read_overlay(preset_overlay(name))["preset_table"])
 
 
+def sha256(path: Path) -> str:
+    """Hash of a file's content, computed once as long as size and time of the file stay."""
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=32)
 def _sha256(path: Path, _size: int, _modified: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(root: Path) -> dict[str, str]:
-    """``{"bundle", "weights_sha256", "prompts_sha256"}`` of a bundle's files; what is absent is left out."""
+def fingerprint(bundle: PathLike, prompts: PathLike | None = None, weights: PathLike | None = None) -> dict[str, str]:
+    """``{"bundle", "weights_sha256"}`` and :func:`prompts_fingerprint` of a bundle's files; what is absent is left out.
+
+    Args:
+        bundle: the bundle's folder.
+        prompts: see :func:`prompts_file`.
+        weights: of another backbone, in the place of the bundle's.
+    """
+    root = Path(bundle)
     found = {"bundle": root.name}
-    backbone = sorted((root / "models").glob("*.safetensors"))
-    for key, path in (
-        ("weights_sha256", backbone[0] if backbone else None),
-        ("prompts_sha256", root / "models/model.pt"),
-    ):
-        if path is not None and path.is_file():
-            stat = path.stat()
-            found[key] = _sha256(path, stat.st_size, stat.st_mtime_ns)
+    with contextlib.suppress(WeightsError, FileNotFoundError):
+        found["weights_sha256"] = sha256(Path(weights) if weights else backbone_file(root))
+    with contextlib.suppress(WeightsError, FileNotFoundError):
+        found |= prompts_fingerprint(prompts_file(root, prompts))
+    return found
+
+
+def prompts_fingerprint(path: Path) -> dict[str, str]:
+    """``{"prompts_sha256", "prompts_blob_id"}`` of a file of prompts.
+
+    The second, git's id of the checkpoint that they were converted from, is the same for all users, which the hash of
+    a converted file is not. It is left out where the file beside the prompts does not say it of just these.
+    """
+    found = {"prompts_sha256": sha256(path)}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        origin = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if origin["prompts_sha256"] == found["prompts_sha256"]:
+            found["prompts_blob_id"] = str(origin["checkpoint_blob_id"])
     return found

@@ -1,0 +1,1 @@
+"""Weights that others publish: where they lie, how they are fetched, checked and converted."""

@@ -1,0 +1,234 @@
+"""Fetch a file over HTTP so that a cut connection costs nothing but time.
+
+What has arrived is kept beside the target as ``<name>.part``, and the next attempt, in this run or a later one, asks
+for the rest (RFC 9110, section 14.2) on the condition that the file has not changed meanwhile (section 13.1.5).
+Proxies are those of the environment (``https_proxy``, ``no_proxy``).
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from anomalyclip_monai import __version__
+from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.weights.digests import matches
+from anomalyclip_monai.weights.published import PublishedFile
+
+Progress = Callable[[PublishedFile, int, int], None]
+"""Called with the file, the bytes that are there and the bytes of the whole."""
+
+_CHUNK = 1 << 20
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+"""Status codes that another attempt may not meet again."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a server.
+
+    Attributes:
+        attempts: in a row that bring nothing, before giving up.
+        pause: seconds before the second attempt, doubled for each one after it.
+        timeout: seconds without a byte that count as a cut connection.
+    """
+
+    attempts: int = 5
+    pause: float = 1.0
+    timeout: float = 30.0
+
+
+class NotServedError(WeightsError):
+    """The server answers, and does not have the file."""
+
+
+class _CutError(Exception):
+    """The connection failed in a way that another attempt may not."""
+
+
+def fetch(
+    file: PublishedFile,
+    target: Path,
+    *,
+    address: str | None = None,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> None:
+    """Fetch a published file, going on where an earlier attempt was cut, and check that it is the published one.
+
+    Args:
+        file: what is expected.
+        target: appears whole and checked, or not at all.
+        address: of a mirror; by default the publisher's.
+        progress: called as bytes arrive.
+        patience: with a server that cuts or stalls.
+
+    Raises:
+        NotServedError: the server does not have it (``E_DOWNLOAD``).
+        WeightsError: the server cannot be reached, keeps cutting, or sends other bytes (``E_DOWNLOAD``); there is no
+            room for it or the folder cannot be written (``E_WRITE``).
+    """
+    address, patience = address or file.address, patience or Patience()
+    part = _Part(target, address)
+    barren = 0
+    while True:
+        before = part.size
+        try:
+            _transfer(file, part, progress or _ignore, patience.timeout)
+            break
+        except _CutError as error:
+            barren = 0 if part.size > before else barren + 1
+            if barren >= patience.attempts:
+                what = f"the connection was cut at {part.size:,} of {file.size:,} bytes: {error}"
+                raise WeightsError(
+                    "E_DOWNLOAD", what, address, "run the command again, it goes on from there"
+                ) from error
+            time.sleep(patience.pause * 2 ** max(barren - 1, 0))
+    if not matches(part.path, file):
+        size = part.size
+        part.discard()
+        expected = f"sha256 {file.sha256}" if file.sha256 else f"blob {file.blob_id}"
+        what = f"the {size:,} bytes that came are not the published file ({expected})"
+        raise WeightsError("E_DOWNLOAD", what, address, "try another connection, or give a folder with --from")
+    with _writing(target):
+        part.path.replace(target)
+    part.discard()
+
+
+class _Part:
+    """The bytes of a file that have arrived, with what tells whether the rest would still fit."""
+
+    def __init__(self, target: Path, address: str) -> None:
+        self.address = address
+        self.path = target.with_name(f"{target.name}.part")
+        self._note = target.with_name(f"{target.name}.part.json")
+        with _writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    @property
+    def validator(self) -> str | None:
+        """Strong entity tag or date of the version that the bytes are of; ``None`` if they cannot be continued."""
+        try:
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+            return str(note["validator"]) if note["address"] == self.address else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def note(self, headers: http.client.HTTPMessage) -> None:
+        tag = headers.get("ETag", "")
+        validator = headers.get("Last-Modified") if tag.startswith("W/") or not tag else tag
+        with _writing(self._note):
+            if validator:
+                self._note.write_text(json.dumps({"address": self.address, "validator": validator}), encoding="utf-8")
+            else:
+                self._note.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+
+
+def _transfer(file: PublishedFile, part: _Part, progress: Progress, timeout: float) -> None:
+    """One request: append what comes to the part, or start it anew where the server says so."""
+    headers = {"User-Agent": f"anomalyclip-monai/{__version__}", "Accept-Encoding": "identity"}
+    if part.size and (validator := part.validator):
+        headers |= {"Range": f"bytes={part.size}-", "If-Range": validator}
+    with _open(file, urllib.request.Request(part.address, headers=headers), part, timeout) as response:
+        continued = response.status == http.client.PARTIAL_CONTENT
+        start = part.size if continued else 0
+        total = _total(response.headers, start, part) if continued else int(response.headers.get("Content-Length", 0))
+        _check_room(part.path, (total or file.size) - start)
+        if not continued:
+            part.note(response.headers)
+        with _writing(part.path), open(part.path, "ab" if continued else "wb") as sink:
+            done = start
+            progress(file, done, total or file.size)
+            while chunk := _read(response):
+                sink.write(chunk)
+                done += len(chunk)
+                progress(file, done, total or file.size)
+        if total and done < total:
+            raise _CutError("the server closed it")
+
+
+@contextmanager
+def _open(
+    file: PublishedFile, request: urllib.request.Request, part: _Part, timeout: float
+) -> Iterator[http.client.HTTPResponse]:
+    address, resumed = request.full_url, part.size > 0
+    try:
+        # A new opener, because the one of `urlopen` keeps the proxies that it first met.
+        response = urllib.request.build_opener().open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            # Nothing is left to send, or the part is of a longer file: the start tells.
+            part.discard()
+            raise _CutError("the server has another version") from error
+        if error.code in _PASSING:
+            raise _CutError(f"the server answers {error.code}") from error
+        what = f"{file.name} is not served: the server answers {error.code} {error.reason}"
+        raise NotServedError("E_DOWNLOAD", what, address, "check the address, or give a folder with --from") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if resumed or isinstance(reason, (TimeoutError, ConnectionResetError, http.client.HTTPException)):
+            raise _CutError(str(reason)) from error
+        host = request.host
+        if isinstance(reason, socket.gaierror):
+            reason = "its name cannot be resolved"
+        what = f"{host} cannot be reached: {reason}"
+        raise WeightsError(
+            "E_DOWNLOAD", what, address, "check connection and proxy, or give a folder with --from"
+        ) from error
+    with response:
+        yield response
+
+
+def _total(headers: http.client.HTTPMessage, start: int, part: _Part) -> int:
+    """Bytes of the whole, from ``Content-Range: bytes 500-999/1000``."""
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+    if not found or int(found[1]) != start:
+        part.discard()
+        raise _CutError("the server sent another range than asked for")
+    return int(found[2])
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read1(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _CutError(str(error) or type(error).__name__) from error
+
+
+def _check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        what = f"{needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free"
+        raise WeightsError("E_WRITE", what, path.parent, "make room, or set ANOMALYCLIP_HOME to another disk")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot write: {error.strerror or type(error).__name__}"
+        raise WeightsError("E_WRITE", what, path, "set ANOMALYCLIP_HOME to a folder that you can write") from error
+
+
+def _ignore(_file: PublishedFile, _done: int, _total: int) -> None:
+    """No progress is shown."""
