@@ -1,0 +1,111 @@
+"""Run a bundle's ``configs/train.json``, for one seed or for several over the same features."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from monai.bundle import ConfigParser
+from monai.utils import set_determinism
+
+from anomalyclip_monai.data.loading import known_cause
+from anomalyclip_monai.engines.prompts.report import summarise, write_json
+from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
+from anomalyclip_monai.exceptions import OutputError, UsageError
+from anomalyclip_monai.types import PathLike
+
+Watch = Callable[[PromptTrainer], None]
+"""Called with each trainer before it runs."""
+
+
+def learn_prompts(
+    bundle_root: Path,
+    sets: Sequence[tuple[str, PathLike]],
+    output_dir: PathLike,
+    *,
+    seeds: Sequence[int] = (111,),
+    device: torch.device | str = "cpu",
+    options: Mapping[str, Any] | None = None,
+    keep_features: bool = False,
+    watch: Watch | None = None,
+) -> list[dict[str, Any]]:
+    """Learn prompts; -> one report a seed, the content of its ``training.json``.
+
+    A run that was killed goes on where its folder left off. With several seeds each has a folder ``seed_111`` ...,
+    and ``training.json`` above them holds mean and standard deviation of the losses of the last epoch.
+
+    Args:
+        bundle_root: folder of the bundle whose network learns.
+        sets: (name of the data set, its folder) one or more.
+        output_dir: results go here.
+        seeds: of prompts and order.
+        device: of the network.
+        options: values for entries of ``train.json``, such as ``epochs``; those that are None keep the bundle's.
+        keep_features: leave features and slices of volumes in ``work`` for further runs.
+        watch: see :data:`Watch`.
+
+    Raises:
+        AnomalyCLIPError: one line with what is wrong, where, and what to do.
+    """
+    config = bundle_root / "configs" / "train.json"
+    if not config.is_file():
+        raise UsageError("E_MODEL", "this model has no training definition", config, "choose another model")
+    output_dir = Path(output_dir)
+    reports = []
+    for seed in seeds:
+        folder = output_dir if len(seeds) == 1 else output_dir / f"seed_{seed}"
+        overrides = {key: value for key, value in (options or {}).items() if value is not None}
+        overrides |= {
+            "bundle_root": str(bundle_root),
+            "sets": [[name, str(root)] for name, root in sets],
+            "output_dir": str(folder),
+            "work_dir": str(output_dir / "work"),
+            "seed": seed,
+            "device": f"$torch.device({str(device)!r})",
+        }
+        _run(config, overrides, watch)
+        idist.barrier()  # the first process has written its report
+        reports.append(json.loads((folder / "training.json").read_text(encoding="utf-8")))
+    if idist.get_rank() == 0:
+        if len(seeds) > 1:
+            write_json(output_dir / "training.json", summarise(reports))
+        if not keep_features:
+            shutil.rmtree(output_dir / "work", ignore_errors=True)
+    return reports
+
+
+def _run(config: Path, overrides: Mapping[str, Any], watch: Watch | None) -> None:
+    parser = ConfigParser()
+    parser.read_config(config)
+    parser.update(dict(overrides))
+    set_determinism(overrides["seed"])
+    try:
+        trainer: PromptTrainer = parser.get_parsed_content("train#trainer")
+        if watch:
+            watch(trainer)
+        trainer.run()
+    except Exception as error:
+        known = known_cause(error) or _cannot_write(error)
+        if known is None:
+            raise
+        raise known from None
+
+
+def _cannot_write(error: BaseException | None) -> OutputError | None:
+    """What the operating system refused, in a chain of causes: readers of images name their own errors."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            place, todo = error.filename, "free space, or choose a folder you can write to"
+            return OutputError("E_WRITE", f"cannot write: {error.strerror}", place, todo)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+# MONAI warns on every start of a bundle that configurations can run code; ours come with the package.
+warnings.filterwarnings("ignore", message=".*_target_.*", category=UserWarning, module="monai.bundle.*")

@@ -1,0 +1,94 @@
+"""What a training leaves behind: the prompts, and a report of how they came about."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Events
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.engines.prompts.items import TrainingData
+from anomalyclip_monai.engines.prompts.trainer import LOSSES, PromptTrainer
+from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.types import PathLike
+
+SCHEMA = "anomalyclip-training/1"
+
+
+class TrainingReport:
+    """Handler that writes ``model.pt`` and ``training.json`` when training has ended.
+
+    Args:
+        output_dir: the folder of both.
+        data: what was learned from.
+        options: what the result depends on.
+        bundle_root: the bundle whose network learned.
+    """
+
+    def __init__(
+        self, output_dir: PathLike, data: TrainingData, options: Mapping[str, Any], bundle_root: PathLike
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.data = data
+        self.options = dict(options)
+        self.bundle_root = Path(bundle_root)
+
+    def attach(self, engine: PromptTrainer) -> None:
+        """Write when training has ended."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: PromptTrainer) -> None:
+        """Write both files, on the first process."""
+        if idist.get_rank() > 0:
+            return
+        prompts = {key: value.detach().cpu().clone() for key, value in engine.network.state_dict().items()}
+        with whole_file(self.output_dir / "model.pt") as temporary:
+            torch.save(prompts, temporary)
+        write_json(self.output_dir / "training.json", self.content(engine))
+
+    def content(self, engine: PromptTrainer) -> dict[str, Any]:
+        """The report as it is written. Names no path."""
+        names = ("torch", "monai", "open_clip_torch", "anomalyclip-monai")
+        model = resources.fingerprint(self.bundle_root)
+        model.pop("prompts_sha256", None)  # learning does not start from those
+        return {
+            "schema": SCHEMA,
+            "model": model,
+            "options": self.options,
+            "data": {"images": len(self.data), "sets": self.data.sets, "sha256": self.data.sha256},
+            "curve": engine.curve,
+            "seconds": round(sum(epoch["seconds"] for epoch in engine.curve), 3),
+            "device": str(engine.state.device),
+            "processes": idist.get_world_size(),
+            "versions": {name: resources.installed_version(name) for name in names},
+        }
+
+
+def summarise(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over seeds of the losses of the last epoch."""
+    finals = [report["curve"][-1] for report in reports]
+    return {
+        "schema": SCHEMA,
+        "seeds": [report["options"]["seed"] for report in reports],
+        "final": {
+            name: {
+                "mean": statistics.mean(final[name] for final in finals),
+                "sd": statistics.stdev(final[name] for final in finals) if len(finals) > 1 else None,
+                "values": [final[name] for final in finals],
+            }
+            for name in LOSSES
+        },
+        "seconds": round(sum(report["seconds"] for report in reports), 3),
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a report, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
