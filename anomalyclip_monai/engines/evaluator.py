@@ -36,15 +36,23 @@ class CaseEvaluator(SupervisedEvaluator):
             CaseError: at least one case failed; the others are done (``E_CASES``).
         """
         super().run(global_epoch)
-        if self.failures:
-            lines = "; ".join(f"{case}: {error}" for case, error in self.failures)
-            done = self.state.epoch_length - len(self.failures)
-            raise CaseError(
-                "E_CASES",
-                f"{len(self.failures)} of {self.state.epoch_length} cases failed: {lines}",
-                None,
-                f"the other {done} are done",
-            ) from self.failures[0][1]
+        self.raise_failures(self.state.epoch_length)
+
+    def raise_failures(self, count: int) -> None:
+        """Name the cases that failed, if there are any.
+
+        Args:
+            count: of all cases.
+
+        Raises:
+            CaseError: at least one case failed (``E_CASES``).
+        """
+        if not self.failures:
+            return
+        lines = "; ".join(f"{case}: {error}" for case, error in self.failures)
+        what = f"{len(self.failures)} of {count} cases failed: {lines}"
+        todo = f"the other {count - len(self.failures)} are done"
+        raise CaseError("E_CASES", what, None, todo) from self.failures[0][1]
 
     def _register_decollate(self) -> None:
         """Split batches with this package's inverse of its own collation: records hold more than tensors."""

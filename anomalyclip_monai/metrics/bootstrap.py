@@ -115,6 +115,18 @@ def paired_bootstrap(
     return PairedDifference(interval, min(1.0, float(2 * (tail + 1) / (len(values) + 1))))
 
 
+def draw_groups(groups: ArrayLike, *, replicates: int = REPLICATES, seed: int = 0) -> NDArray[np.float32]:
+    """(N,) group of each case -> (R, N) how often it comes in each resampled set; the same seed draws the same sets."""
+    members = _members(groups)
+    random = np.random.default_rng(seed)
+    draws = np.zeros((replicates, sum(map(len, members))), np.float32)
+    for row in draws:
+        times = np.bincount(random.integers(len(members), size=len(members)), minlength=len(members))
+        for group, count in zip(members, times, strict=True):
+            row[group] = count
+    return draws
+
+
 def mean_and_sd(values: Sequence[Value]) -> Spread | Undefined:
     """Values of one measure over seeds -> mean and standard deviation of the defined ones."""
     defined = [value for value in values if is_defined(value)]

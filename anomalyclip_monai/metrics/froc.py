@@ -86,6 +86,10 @@ class FROC:
             self._found[index] += found
             self._false[index] += false
 
+    def counts(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """-> (T,) lesions found and (T,) false alarms at each of ``thresholds``, over all volumes so far."""
+        return self._found.copy(), self._false.copy()
+
     def curve(self) -> FROCCurve | Undefined:
         """The curve over all volumes so far."""
         if not self.lesions:

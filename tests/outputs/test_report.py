@@ -245,6 +245,17 @@ def test_all_sets_table(report: dict[str, Any]) -> None:
     assert "† Whole set" not in text
 
 
+def test_a_set_of_the_kind_that_was_trained_on_is_no_zero_shot_test(report: dict[str, Any]) -> None:
+    trained = {**report, "complete": True, "trained_on": "frames of another hospital"}
+    notes = measures_table(trained).notes
+    assert "Not zero-shot: AnomalyCLIP tiny was trained on frames of another hospital." in notes
+    assert "; this model was trained on images of the kind, so the difference is a hint at most." in notes[-1]
+    text = all_sets_table([report, {**trained, "title": "Known kind"}])
+    assert "| Known kind ‡ | image AUROC |" in text
+    assert "- ‡ Known kind: not zero-shot, the model was trained on frames of another hospital" in text
+    assert "‡ Demo set" not in text
+
+
 def test_index_links_to_the_reports(report: dict[str, Any], tmp_path: Path) -> None:
     paths = write_all_sets([{**report, "dataset": "my set'"}], tmp_path)
     assert [path.name for path in paths] == ["table.md", "index.html"]

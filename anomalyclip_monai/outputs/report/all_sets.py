@@ -25,6 +25,8 @@ from anomalyclip_monai.outputs.report.write import write_text
 
 PART = "†"
 """Behind the name of a set of which only a part was run."""
+TRAINED = "‡"
+"""Behind the name of a set whose kind of images the model was trained on."""
 
 
 def all_sets_table(reports: Sequence[Mapping[str, Any]]) -> str:
@@ -49,7 +51,8 @@ def _table(reports: Sequence[Report]) -> Table:
     rows = []
     for report in reports:
         methods, published = report["methods"], report.get("published") or {}
-        name = report["title"] if report["complete"] else f"{report['title']} {PART}"
+        marks = ["" if report["complete"] else PART, TRAINED if report.get("trained_on") else ""]
+        name = " ".join([report["title"], *filter(None, marks)])
         for measure in (measure for measure in measure_names(report) if measure in report["primary"]):
             ours = main_method(report)["measures"].get(measure)
             baselines = [methods.get(key, {}).get("measures", {}).get(measure) for key in ("brightness", "centre")]
@@ -62,12 +65,16 @@ def _table(reports: Sequence[Report]) -> Table:
     notes = footnotes.lines()
     notes += [f"{PART} {report['title']}: {report['note']}" for report in reports if not report["complete"]]
     notes += [
+        f"{TRAINED} {report['title']}: not zero-shot, the model was trained on {report['trained_on']}"
+        for report in reports
+        if report.get("trained_on")
+    ]
+    notes += [
         f"{report['title']}: {counted(len(report['failed']), 'case')} failed" for report in reports if report["failed"]
     ]
     compared = [report for report in reports if report.get("published")]
     if compared:
-        partial = not all(report["complete"] for report in compared)
-        notes.append(published_note(partial, any(report["protocol"]["name"] != "paper" for report in compared)))
+        notes.append(published_note(compared))
     return Table(header, rows, notes, plain=2)
 
 

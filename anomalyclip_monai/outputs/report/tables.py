@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,17 +130,26 @@ def measures_table(report: Report) -> Table:
             row.append(from_published(name, main_method(report)["measures"].get(name), published.get(name)))
         rows.append(row)
     notes = footnotes.lines() + _reading_notes(report)
+    if report.get("trained_on"):
+        notes.append(f"Not zero-shot: {main_method(report)['title']} was trained on {report['trained_on']}.")
     if published:
-        notes.append(published_note(not report["complete"], report["protocol"]["name"] != "paper"))
+        notes.append(published_note([report]))
     lead = sum(name in report["primary"] for name in names)
     return Table(header, rows, notes, lead)
 
 
-def published_note(partial: bool, other_protocol: bool) -> str:
+def published_note(reports: Sequence[Report]) -> str:
     """What the published column is, and why a difference from it may mean little."""
-    text = "Published: AnomalyCLIP with ViT-L/14@336px on the whole set (Zhou et al., ICLR 2024)"
-    reasons = ["only a part of the set was run"] if partial else []
-    reasons += ["the protocol is not the paper's"] if other_protocol else []
+    text = "Published: AnomalyCLIP with ViT-L/14@336px, zero-shot, on the whole set (Zhou et al., ICLR 2024)"
+    reasons = [
+        reason
+        for reason, holds in (
+            ("only a part of the set was run", any(not report["complete"] for report in reports)),
+            ("the protocol is not the paper's", any(report["protocol"]["name"] != "paper" for report in reports)),
+            ("this model was trained on images of the kind", any(report.get("trained_on") for report in reports)),
+        )
+        if holds
+    ]
     return f"{text}; {' and '.join(reasons)}, so the difference is a hint at most." if reasons else f"{text}."
 
 

@@ -1,0 +1,46 @@
+"""A bundle's evaluation, from its two configuration files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.data.loading import known_cause
+from anomalyclip_monai.engines.evaluation.evaluator import SetEvaluator
+from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.weights.choice import ModelChoice
+
+
+def bundle_evaluator(choice: ModelChoice, overrides: Mapping[str, Any]) -> SetEvaluator:
+    """The evaluator that ``inference.json`` and ``evaluate.json`` of a bundle define, ready to run.
+
+    Args:
+        choice: the bundle, and what is put into the place of its own network.
+        overrides: values in place of those in the files.
+
+    Raises:
+        UsageError: the bundle has no evaluation (``E_MODEL``), or an option is wrong.
+        NoInputError: the data set is not there.
+        WeightsError: weights are missing or damaged.
+    """
+    overlay = choice.root / "configs" / "evaluate.json"
+    if not overlay.is_file():
+        raise UsageError("E_MODEL", "this bundle has no evaluate.json", choice.root, "choose another one")
+    parser = ConfigParser()
+    parser.read_config([resources.inference_config(choice.root), overlay])
+    parser.update({"bundle_root": str(choice.root), **choice.overrides})
+    if choice.prompts or choice.backbone:  # these take the place of the checkpoint that the bundle's handlers load
+        parser.update({"fingerprint": choice.fingerprint(), "seeds": [str(choice.prompts_file())], "handlers": []})
+    parser.update(dict(overrides))
+    try:
+        parser.get_parsed_content("initialize")
+        evaluator: SetEvaluator = parser.get_parsed_content("evaluator")
+    except Exception as error:
+        known = known_cause(error)
+        if known is None:
+            raise
+        raise known from error
+    return evaluator

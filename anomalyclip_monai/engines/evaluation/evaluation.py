@@ -1,0 +1,254 @@
+"""What is evaluated: the samples, the protocol, the methods, and where the results go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples
+from anomalyclip_monai.engines.evaluation.measured import SetMetric
+from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL, choose_methods, passes_of
+from anomalyclip_monai.engines.evaluation.photos import PhotoMetric
+from anomalyclip_monai.engines.evaluation.protocols import choose_protocol
+from anomalyclip_monai.engines.evaluation.samples import records_of
+from anomalyclip_monai.engines.evaluation.volumes import VolumeMetric
+from anomalyclip_monai.engines.evaluation.work import WorkFolder, stamp_of
+from anomalyclip_monai.exceptions import UsageError, WeightsError
+from anomalyclip_monai.networks.hand_written import BASELINES
+from anomalyclip_monai.types import PathLike, Record
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = "anomalyclip-report/1"
+
+ROWS_FILE = "bootstrap.npz"
+"""Resampled values of every measure, beside ``report.json``, for a paired test later on."""
+
+
+def preset_of(dataset: str) -> str:
+    """The intensity preset of a data set, ``auto`` for an unknown one."""
+    return LAYOUTS[dataset].preset if dataset in LAYOUTS else "auto"
+
+
+class Evaluation:
+    """One data set, and everything that is asked of it.
+
+    Args:
+        dataset: a key of :data:`LAYOUTS`.
+        dataset_dir: its folder, or a CSV file.
+        output_dir: results go to ``output_dir/dataset/``.
+        fingerprint: names and hashes of what runs, see :func:`~anomalyclip_monai.resources.fingerprint`.
+        options: settings of the bundle that change its heatmaps.
+        threshold: settings of the bundle that change its masks only.
+        protocol: ``paper`` or ``native``; None for the default of the set.
+        methods: see :data:`~anomalyclip_monai.engines.evaluation.methods.METHODS`; None for the default ones.
+        seeds: prompt files in the place of the bundle's own; measures are then means over them.
+        limit: evaluate so many samples only, spread evenly over the set.
+        bootstrap: number of resampled sets; 0 for no intervals.
+        against: ``report.json`` of another model on the same samples, for a paired test.
+        trained_on: preset -> what of this kind the model was trained on; such sets are no zero-shot test of it.
+
+    Raises:
+        UsageError: an option is wrong, or the other report does not compare.
+        NoInputError: the set is not there, see :func:`find_samples`.
+    """
+
+    SEED = 0
+    """Of the bootstrap."""
+
+    def __init__(
+        self,
+        dataset: str,
+        dataset_dir: PathLike,
+        output_dir: PathLike,
+        *,
+        fingerprint: Mapping[str, str],
+        options: Mapping[str, Any] | None = None,
+        threshold: Sequence[Any] = (),
+        protocol: str | None = None,
+        methods: Sequence[str] | str | None = None,
+        seeds: Sequence[str] | str = (),
+        limit: int | None = None,
+        bootstrap: int = 1000,
+        against: PathLike | None = None,
+        trained_on: Mapping[str, str] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self._fingerprint = dict(fingerprint)
+        self.options = dict(options or {})
+        self._trained_on = dict(trained_on or {})
+        self._threshold = list(threshold)
+        self.methods = choose_methods([methods] if isinstance(methods, str) else methods)
+        self.passes = passes_of(self.methods, [seeds] if isinstance(seeds, str) else seeds)
+        self.bootstrap = _count("bootstrap", bootstrap, 0)
+        found = find_samples(dataset, dataset_dir)
+        self.found = len(found)
+        self.samples = _spread(sorted(found, key=lambda sample: sample.category), limit)
+        self.protocol = choose_protocol(dataset, self.samples, protocol)
+        self.folder = Path(output_dir).expanduser() / dataset
+        self.sha256 = samples_sha256(self.samples)
+        self.against = None if against is None else Against(Path(against).expanduser(), self.sha256, self.bootstrap)
+
+    @property
+    def trained_on(self) -> str:
+        """What of this kind of images the model was trained on, empty if nothing."""
+        return self._trained_on.get(str(self.options.get("preset")), "")
+
+    @property
+    def title(self) -> str:
+        """The set's name in tables."""
+        return LAYOUTS[self.dataset].title
+
+    def records(self) -> list[Record]:
+        """One for each sample."""
+        return records_of(self.samples)
+
+    def metric(self, method: str) -> SetMetric:
+        """The ignite metric of a method; the names of all but the first method's results begin with the method's."""
+        prefix = "" if method == self.methods[0] else f"{method}_"
+        if self.protocol.volumes:
+            return VolumeMetric(method, prefix)
+        return PhotoMetric(method, self.protocol, has_masks=any(sample.masks for sample in self.samples), prefix=prefix)
+
+    def trivial(self) -> list[str]:
+        """The methods without a network."""
+        return [method for method in self.methods if method in TRIVIAL]
+
+    def fingerprint(self, prompts: Path | None = None) -> dict[str, str]:
+        """Names and hashes of what runs, with other prompts where they are given.
+
+        Raises:
+            WeightsError: the prompts are not there.
+        """
+        if prompts is None:
+            return dict(self._fingerprint)
+        if not prompts.is_file():
+            raise WeightsError("E_WEIGHTS", "there are no such prompts", prompts, "check the path")
+        model = {key: value for key, value in self._fingerprint.items() if not key.startswith("prompts_")}
+        return {**model, **resources.prompts_fingerprint(prompts)}
+
+    def work(self) -> WorkFolder:
+        """Where heatmaps are kept while the run goes on."""
+        return WorkFolder(self.folder / "work", self._key())
+
+    def asked(self) -> str:
+        """Hash of what the report depends on: what is asked, of which model, and the files as they are now."""
+        files = [[stamp_of(path) for path in (sample.image, *sample.masks)] for sample in self.samples]
+        against = self.against and self.against.report
+        everything = [self._key(), self._threshold, self.methods, self.bootstrap, against, self.sha256, files]
+        return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
+
+    def finished(self) -> dict[str, Any] | None:
+        """The report of an earlier run that was asked the same and in which nothing failed, None if there is none."""
+        try:
+            report: dict[str, Any] = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+            return report if report["asked"] == self.asked() and not report["failed"] else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _key(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset,
+            "protocol": self.protocol.id,
+            "models": {f"{run.method} {run.seed}": self.fingerprint(run.prompts) for run in self.passes},
+            "options": self.options,
+            "versions": {name: resources.installed_version(name) for name in ("anomalyclip-monai", "torch")},
+        }
+
+    def completeness(self) -> tuple[bool, str]:
+        """Whether the whole published set was measured, and a note where it was not or cannot be told."""
+        sizes = LAYOUTS[self.dataset].sizes
+        what = "volumes" if self.protocol.volumes else "images"
+        count = len(self.samples)
+        if sizes is not None and count != sum(sizes):
+            if count < sum(sizes):
+                return False, f"{count} of the {sum(sizes)} {what} of the published set"
+            return False, f"{count} {what}, more than the {sum(sizes)} of the published set"
+        if count < self.found:
+            return False, f"{count} of the {self.found} {what} that are there"
+        return True, ""
+
+    def model_title(self, method: str) -> str:
+        """``AnomalyCLIP tiny``."""
+        if method in TRIVIAL:
+            return TRIVIAL[method][0]
+        name = self._fingerprint.get("backbone") or self._fingerprint["bundle"].removeprefix(resources.BUNDLE_PREFIX)
+        return f"{'AnomalyCLIP' if method == MODEL else BASELINES[method].title} {name}"  # type: ignore[index]
+
+
+class Against:
+    """Another report on the same samples.
+
+    Args:
+        path: its ``report.json``.
+        sha256: of this run's samples.
+        repeats: resampled sets of this run.
+
+    Raises:
+        UsageError: it cannot be read, or is of other samples (``E_AGAINST``).
+    """
+
+    def __init__(self, path: Path, sha256: str, repeats: int) -> None:
+        try:
+            self.report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if self.report["schema"] != SCHEMA:
+                raise KeyError("schema")
+            theirs, resampled = self.report["samples"]["sha256"], self.report["bootstrap"]
+            with np.load(path.with_name(ROWS_FILE)) as kept:
+                self._rows = {name: kept[name] for name in kept.files}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = f"not a report with its {ROWS_FILE} beside it ({type(error).__name__})"
+            raise UsageError("E_AGAINST", what, path, "give the report.json of an evaluation") from error
+        if theirs != sha256:
+            what = "the report is of other samples: the hashes of the lists differ"
+            raise UsageError("E_AGAINST", what, path, "evaluate both models on the same set")
+        if (resampled["repeats"], resampled["seed"]) != (repeats, Evaluation.SEED) or not repeats:
+            what = f"the report has {resampled['repeats']} resampled sets, this run {repeats}"
+            raise UsageError("E_AGAINST", what, path, "use the same --bootstrap for both, above 0")
+        self.method = next(iter(self.report["methods"]))
+
+    @property
+    def title(self) -> str:
+        """Of its first method."""
+        return str(self.report["methods"][self.method]["title"])
+
+    @property
+    def measures(self) -> Mapping[str, Any]:
+        """Entries of its first method."""
+        measures: Mapping[str, Any] = self.report["methods"][self.method]["measures"]
+        return measures
+
+    def names(self) -> list[str]:
+        """The samples that it measured."""
+        return [sample["name"] for sample in self.report["samples"]["list"]]
+
+    def rows(self) -> dict[str, NDArray[np.float64]]:
+        """Measure -> (R,) resampled values of its first method."""
+        prefix = f"{self.method}/"
+        return {name.removeprefix(prefix): rows for name, rows in self._rows.items() if name.startswith(prefix)}
+
+
+def samples_sha256(samples: Sequence[Sample]) -> str:
+    """Hash of the list: name, label, class and group of every sample, a line each."""
+    lines = (f"{sample.name}\t{sample.label}\t{sample.category}\t{sample.group}\n" for sample in samples)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _spread(samples: list[Sample], limit: int | None) -> list[Sample]:
+    if limit is None or _count("limit", limit, 1) >= len(samples):
+        return samples
+    return [samples[index] for index in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
+
+
+def _count(name: str, value: int, lowest: int) -> int:
+    if not isinstance(value, int) or value < lowest:
+        raise UsageError("E_OPTION", f"{name} {value!r}", None, f"give a whole number from {lowest} on")
+    return value

@@ -1,0 +1,115 @@
+"""How a data set is measured, in one name and one sentence, so that numbers are only compared where they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from anomalyclip_monai.data.benchmarks import Sample
+from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.metrics.froc import MIN_INSIDE, THRESHOLDS
+
+PAPER_SIZE = 518
+"""Side in pixels to which the paper squashes every photo and mask."""
+
+PAPER_SETS = (
+    *("headct", "brainmri", "br35h", "covid19", "isic", "colondb", "clinicdb", "kvasir", "endo", "tn3k"),
+    *("mvtec", "visa", "mpdd", "btad", "sdd", "dagm", "dtd"),
+)
+"""The data sets of the paper, for which its protocol is the default."""
+
+ProtocolName = Literal["paper", "native"]
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How maps and masks meet.
+
+    Attributes:
+        name: ``paper``: photos and masks are squashed to 518 x 518 first; ``native``: on the image's own grid.
+        volumes: volumes of slices, measured one by one, rather than photos.
+    """
+
+    name: ProtocolName
+    volumes: bool = False
+
+    @property
+    def size(self) -> int | None:
+        """Side of squashed photos, None for their own grid."""
+        return PAPER_SIZE if self.name == "paper" else None
+
+    @property
+    def pro(self) -> str:
+        """The kind of PRO that belongs to it."""
+        return "pixel_pro_paper" if self.name == "paper" else "pixel_pro_exact"
+
+    @property
+    def id(self) -> str:
+        """Short name for tables."""
+        if self.volumes:
+            return "native-volumes-froc50"
+        return "paper-518-pro200" if self.name == "paper" else "native-pro-exact"
+
+    def text(self, *, image_score: str, threshold: str, options: Mapping[str, Any]) -> str:
+        """The sentence that says it all.
+
+        Args:
+            image_score: kind of image score of the network, see ``networks.ScoreKind``.
+            threshold: value and origin of the fixed threshold.
+            options: of the bundle, for volumes: ``slice_axis``, ``axes``, ``smooth_mm``, ``empty_below``.
+        """
+        score = {
+            "class_token": "the probability of the class token",
+            "map_top2": "the mean of the top 2 % of the map at the model's size",
+        }.get(image_score, image_score)
+        if self.volumes:
+            axis, axes = options.get("slice_axis", "auto"), options.get("axes", 1)
+            along = f"slices along the slice axis ({axis})" + (f", axes fused: {axes}" if axes != 1 else "")
+            along += f", smoothed by {options['smooth_mm']} mm" if options.get("smooth_mm") else ""
+            return (
+                f"Volumes on their stored grid, all {along}; slices whose brightest pixel is not above "
+                f"{options.get('empty_below', 0)} are scored 0; slice score: {score}; volume score: mean of the 3 "
+                "highest slice scores; slice AUROC, voxel measures and Dice: of each volume, then mean or median over "
+                "the volumes that define them; inside the body: above 5 % of the volume's maximum; FROC: 26-connected "
+                f"components at {len(THRESHOLDS)} thresholds from {max(THRESHOLDS):g} to {min(THRESHOLDS):g}, a hit if "
+                f"at least {MIN_INSIDE:.0%} of the component is lesion; fixed threshold {threshold}."
+            )
+        if self.name == "paper":
+            grid = (
+                f"Photos squashed to {PAPER_SIZE} x {PAPER_SIZE} (bicubic, antialias) before the network, masks "
+                "bilinear and above a half; maps at that size"
+            )
+            pro = "PRO: 200 equal steps from the lowest to the highest score, FPR below 0.3 stretched to [0, 1]"
+        else:
+            grid = "Maps and masks on the photo's own grid"
+            pro = "PRO: every distinct score a threshold, interpolated at FPR 0.3 and divided by it"
+        return (
+            f"{grid}; image score: {score}; pixels pooled per class, measures then averaged over classes; {pro}; lit "
+            f"field: mean of channels above 20 of 255; Dice at the fixed threshold {threshold} and pointing: mean over "
+            "images with a lesion."
+        )
+
+
+def choose_protocol(dataset: str, samples: Sequence[Sample], asked: str | None = None) -> Protocol:
+    """The protocol that was asked for, by default the paper's for the paper's sets and the native one for all others.
+
+    Raises:
+        UsageError: there is no such protocol, or the paper's was asked for volumes (``E_PROTOCOL``); photos and
+            volumes are mixed (``E_MIXED``).
+    """
+    kinds = {sample.volume for sample in samples}
+    if len(kinds) > 1:
+        raise UsageError("E_MIXED", "the set holds photos and volumes", None, "evaluate them one after the other")
+    volumes = kinds == {True}
+    match asked or "auto":
+        case "auto":
+            return Protocol("paper" if dataset in PAPER_SETS and not volumes else "native", volumes)
+        case "paper" if volumes:
+            raise UsageError("E_PROTOCOL", "the paper's protocol is for photos", None, "use --protocol native")
+        case "paper":
+            return Protocol("paper")
+        case "native":
+            return Protocol("native", volumes)
+        case other:
+            raise UsageError("E_PROTOCOL", f"no protocol {other!r}", None, "choose from: paper, native")

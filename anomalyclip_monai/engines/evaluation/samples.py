@@ -1,0 +1,93 @@
+"""The last step of preprocessing in an evaluation: the protocol's grid, and the true lesion on it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms.transform import MapTransform, Transform
+from torch.nn import functional as F
+
+from anomalyclip_monai.data.benchmarks import Sample, read_mask, squash_mask
+from anomalyclip_monai.data.cases import Case, the_case
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError
+from anomalyclip_monai.types import Record
+
+
+def records_of(samples: Sequence[Sample]) -> list[Record]:
+    """Samples -> records with ``case``, ``image`` (a :class:`Case`, so that every reader works) and ``sample``."""
+    return [{"case": sample.name, "image": _case(sample), "sample": sample} for sample in samples]
+
+
+def _case(sample: Sample) -> Case:
+    try:
+        found = the_case(sample.image)
+    except AnomalyCLIPError as error:
+        return Case(sample.name, sample.image, error=error)
+    return Case(sample.name, found.path, found.series, found.error)
+
+
+class SquashPhoto(Transform):
+    """(C, X, Y, Z) in [0, 1] -> (C, size, size, Z), squashed as the paper does it (bicubic, antialias, clamped).
+
+    Args:
+        size: side in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, data: torch.Tensor) -> torch.Tensor:
+        """Squash every slice."""
+        plain = data.as_tensor() if isinstance(data, MetaTensor) else data
+        size = (self.size, self.size)
+        slices = F.interpolate(plain.movedim(-1, 0), size, mode="bicubic", align_corners=False, antialias=True)
+        squashed = slices.clamp(0, 1).movedim(0, -1).contiguous()
+        if not isinstance(data, MetaTensor):
+            return squashed
+        meta = {key: value for key, value in data.meta.items() if key != "affine"}
+        meta["spatial_shape"] = np.array(squashed.shape[1:])
+        return MetaTensor(squashed, affine=data.affine, meta=meta)
+
+
+class PrepareSampled(MapTransform):
+    """Bring image and true lesion of a sample onto the protocol's grid.
+
+    The record gets ``truth``: bool (X, Y, Z), or None where the lesion of an abnormal image is not known; and
+    ``abnormal``: the sample's label, or whether its mask on its own grid shows a lesion.
+
+    Args:
+        keys: the image's key.
+        size: side to which photos are squashed, None for their own grid.
+    """
+
+    def __init__(self, keys: str = "image", size: int | None = None) -> None:
+        super().__init__(keys)
+        self.size = size
+
+    def __call__(self, data: Mapping[Hashable, object]) -> Record:
+        """Prepare one record.
+
+        Raises:
+            CaseError: the mask does not belong to the image, see :func:`read_mask`.
+        """
+        record: Record = {str(key): value for key, value in data.items()}
+        sample: Sample = record["sample"]
+        for key in self.key_iterator(record):
+            image: MetaTensor = record[key]
+            shape = tuple(image.shape[1:])
+            if not sample.volume and shape[-1] != 1:
+                what = f"a photo of {shape[-1]} pages"
+                raise CaseError("E_PIXELS", what, sample.image, "save its pages as single files")
+            record["truth"] = None
+            if sample.masks or sample.label != 1:
+                affine = np.asarray(image.affine, dtype=np.float64) if sample.volume else None
+                record["truth"] = read_mask(sample, shape, affine)
+            record["abnormal"] = bool(record["truth"].any() if sample.label is None else sample.label)
+            if self.size is not None:
+                record[key] = SquashPhoto(self.size)(image)
+                if record["truth"] is not None:
+                    record["truth"] = squash_mask(record["truth"], self.size)
+        return record

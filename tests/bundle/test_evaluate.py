@@ -1,0 +1,158 @@
+"""The evaluation that a bundle defines: by the command, by MONAI's, by several processes, after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalyclip_monai.cli import main
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight noisy pictures in the layout of a user's folder, every second one with a bright disc."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:100, :110]
+    for index in range(8):
+        disc = (rows - 25 - 4 * index) ** 2 + (columns - 50) ** 2 < 200
+        grey = random.normal(90, 20, rows.shape) + 90 * disc * (index % 2)
+        kind = "abnormal" if index % 2 else "normal"
+        for name, pixels in ((kind, grey.clip(0, 255)), ("masks", disc * 255)):
+            if name != "masks" or index % 2:
+                (folder / name).mkdir(exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_command(photos, tmp_path_factory) -> dict[str, Any]:
+    """The report of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("command")
+    assert main(arguments(photos, out)) == 0
+    return report(out)
+
+
+def arguments(photos: Path, out: Path) -> list[str]:
+    options = ["--device", "cpu", "--bootstrap", "40", "--quiet"]
+    return ["evaluate", "folder", str(photos), "-o", str(out), *options]
+
+
+def report(out: Path) -> dict[str, Any]:
+    """What must be the same whoever runs it."""
+    content = json.loads((out / "folder" / "report.json").read_text())
+    content.pop("seconds")
+    for sample in content["samples"]["list"]:
+        sample.pop("seconds")
+    return content
+
+
+def assert_same(found: Any, expected: Any, place: str = "report") -> None:
+    """Equal, numbers but for rounding: the sum over a matrix depends on the number of threads."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+    if isinstance(expected, (dict, list)):
+        assert len(found) == len(expected), place
+        for key, value in expected.items() if isinstance(expected, dict) else enumerate(expected):
+            assert_same(found[key], value, f"{place}/{key}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, abs=1e-4), place
+    else:
+        assert found == expected, place
+
+
+def bundle_arguments(bundle: Path, photos: Path, out: Path, *overlays: str) -> list[str]:
+    files = [str(bundle / "configs" / f"{name}.json") for name in ("inference", *overlays, "evaluate")]
+    values = {"bundle_root": bundle, "dataset_name": "folder", "dataset_dir": photos, "output_dir": out}
+    places = [part for name, value in values.items() for part in (f"--{name}", str(value))]
+    return ["run", "--config_file", str(files), *places, "--bootstrap", "40", "--device", "cpu"]
+
+
+def test_a_killed_command_is_finished_by_monai_with_the_same_report(bundle, photos, by_command, monai_bundle, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "anomalyclip_monai.cli", *arguments(photos, out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list(out.glob("folder/work/*.npz"))) < 3:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    kept = len(list(out.glob("folder/work/*.npz")))
+    assert 3 <= kept < 8
+    assert not (out / "folder" / "report.json").exists()
+    done = monai_bundle(*bundle_arguments(bundle, photos, out), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(report(out), by_command)
+
+
+def test_two_processes_give_the_same_report(bundle, photos, by_command, monai_bundle, tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    call = bundle_arguments(bundle, photos, tmp_path / "out", "multi_gpu")
+    done = monai_bundle(*call, cwd=tmp_path, launcher=launcher)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same(report(tmp_path / "out"), by_command)
+
+
+def test_the_table_has_baselines_protocol_and_place(photos, tmp_path, capsys):
+    assert main([*arguments(photos, tmp_path)[:-1], "--limit", "4", "--methods", "anomalyclip", "brightness"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Folder - A PART: 4 of the 8 images that are there"
+    assert lines[1].split("  ")[0] == "measure"
+    assert "brightness" in lines[1]
+    assert any(line.startswith("pixel AUROC ") for line in lines)
+    assert "protocol native-pro-exact; 4 cases (2 normal, 2 abnormal)" in lines[-1]
+    assert lines[-1].endswith(str(tmp_path / "folder" / "report.html"))
+
+
+def test_a_failed_picture_ends_with_code_1(photos, tmp_path, capsys):
+    broken = tmp_path / "photos"
+    for kind in ("normal", "abnormal", "masks"):
+        (broken / kind).mkdir(parents=True)
+        for path in sorted((photos / kind).iterdir())[:2]:
+            (broken / kind / path.name).write_bytes(path.read_bytes())
+    (broken / "normal" / "00.png").write_bytes(b"no picture")
+    assert main(arguments(broken, tmp_path / "out")) == 1
+    content = report(tmp_path / "out")
+    assert [item["name"] for item in content["failed"]] == ["normal/00"]
+    assert content["samples"]["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ([], "E_USAGE"),
+        (["colondb", ".", "--all", "."], "E_USAGE"),
+        (["no_such_set", "."], "E_DATASET"),
+        (["colondb", "nowhere"], "E_NOT_FOUND"),
+        (["--all", "nowhere"], "E_NOT_FOUND"),
+    ],
+)
+def test_what_cannot_start_ends_with_code_2_and_one_line(words, code, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", *words, "-o", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{code}: ")
+    assert error.count("\n") == 1
+
+
+def test_all_sets_below_a_folder_become_one_table(photos, tmp_path, capsys):
+    root = tmp_path / "root"
+    for kind, name in (("images", "Endo"), ("masks", "Endo")):
+        (root / name / kind).mkdir(parents=True)
+        for path in sorted((photos / "masks").iterdir())[:2]:
+            source = photos / ("abnormal" if kind == "images" else "masks") / path.name
+            (root / name / kind / path.name).write_bytes(source.read_bytes())
+    options = ["--device", "cpu", "--bootstrap", "0", "--protocol", "native"]
+    assert main(["evaluate", "--all", str(root), "-o", str(tmp_path / "out"), *options]) == 0
+    assert "| published AnomalyCLIP |" in capsys.readouterr().out
+    assert (tmp_path / "out" / "index.html").exists()
+    assert (tmp_path / "out" / "endo" / "report.json").exists()

@@ -1,0 +1,438 @@
+"""Evaluations of small made-up sets by networks that are known to the last pixel."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+from anomalyclip_monai.data import CaseDataset, collate_cases
+from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator
+from anomalyclip_monai.engines.evaluation import evaluator as engine
+from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
+from anomalyclip_monai.inferers import SliceAnomalyInferer
+from anomalyclip_monai.metrics import PixelScores, auroc, dice, exact_pro, measure_volume
+from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FINGERPRINT = {"bundle": "anomalyclip_made_up", "weights_sha256": "0" * 64, "prompts_sha256": "1" * 64}
+
+
+class BrightNetwork(nn.Module):
+    """The map is the mean of channels, its mean the score: the same as the brightness baseline.
+
+    Attributes:
+        calls: how often it ran.
+        stop_at: the call that is interrupted, as by a user.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.stop_at = -1
+
+    def score_and_map(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        maps = images.mean(dim=1, keepdim=True)
+        return maps.flatten(1).mean(dim=1), maps
+
+
+@pytest.fixture(autouse=True)
+def only_json(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures and pages have tests of their own, and cost a second each."""
+    if request.node.name == "test_every_file_of_the_report_is_written":
+        return
+
+    def write(report: dict[str, Any], folder: Path, cases: Callable[[str], Any]) -> None:
+        for sample in report["samples"]["list"]:
+            cases(sample["name"])
+        (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
+
+    monkeypatch.setattr(engine, "write_report", write)
+
+
+def make_evaluator(
+    evaluation: Evaluation, network: nn.Module, *, threshold: str = "0.5", preset: str = "auto"
+) -> SetEvaluator:
+    steps = [LoadImageCased(), ApplyPresetd(preset=preset), PrepareSampled(size=evaluation.protocol.size)]
+    dataset = CaseDataset(evaluation.records(), Compose(steps))
+    return SetEvaluator(
+        evaluation=evaluation,
+        device="cpu",
+        val_data_loader=DataLoader(dataset, collate_fn=collate_cases),
+        network=network,
+        inferer=SliceAnomalyInferer(empty_below=0.0),
+        postprocessing=FindLesionsd(threshold=threshold),
+    )
+
+
+def evaluate(dataset: str, folder: Path, out: Path, network: nn.Module | None = None, **options: Any) -> dict[str, Any]:
+    evaluation = Evaluation(dataset, folder, out, fingerprint=FINGERPRINT, **{"bootstrap": 50, **options})
+    evaluator = make_evaluator(evaluation, network or BrightNetwork())
+    evaluator.run()
+    return evaluator.report
+
+
+def without_times(report: dict[str, Any]) -> dict[str, Any]:
+    report = copy.deepcopy(report)
+    report.pop("seconds")
+    for sample in report["samples"]["list"]:
+        sample.pop("seconds")
+    return report
+
+
+def save_photo(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def photo(seed: int, shape: tuple[int, int] = (19, 26)) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy grey picture with a lesion that is brighter than most of it, and its mask."""
+    random = np.random.default_rng(seed)
+    mask = np.zeros(shape, np.uint8)
+    y, x = random.integers(1, 10, 2)
+    mask[y : y + 5, x : x + 7] = 255
+    grey = random.integers(30, 150, shape) + (mask > 0) * 70
+    return grey.astype(np.uint8), mask
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three normal pictures and four with a lesion, in the layout of a user's folder."""
+    folder = tmp_path / "photos"
+    for seed in range(7):
+        grey, mask = photo(seed, (19, 26 + seed % 2))
+        if seed < 3:
+            save_photo(folder / "normal" / f"n{seed}.png", np.where(mask > 0, grey - 70, grey).astype(np.uint8))
+        else:
+            save_photo(folder / "abnormal" / f"a{seed}.png", grey)
+            save_photo(folder / "masks" / f"a{seed}.png", mask)
+    return folder
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    """Two volumes with a lesion in some slices, in the layout of TCGA-LGG."""
+    folder = tmp_path / "volumes"
+    affine = np.diag([-1.0, -1.0, 4.0, 1.0])
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        mask = np.zeros((24, 21, 6), np.uint8)
+        mask[5:12, 6 + seed : 11, 2:4] = 1
+        data = (random.uniform(0.1, 0.6, mask.shape) + 0.3 * mask).astype(np.float32)
+        case = folder / f"TCGA_{seed}"
+        case.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(data, affine), case / "flair.nii.gz")
+        nib.save(nib.Nifti1Image(mask, affine), case / "mask.nii.gz")
+    return folder
+
+
+def arrays(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pictures in [0, 1] and masks, normal ones first."""
+    found = []
+    for path in sorted(folder.glob("normal/*.png")) + sorted(folder.glob("abnormal/*.png")):
+        pixels = np.asarray(Image.open(path), np.float32) / 255
+        mask = folder / "masks" / path.name
+        found.append((pixels, np.asarray(Image.open(mask)) > 0 if mask.exists() else np.zeros(pixels.shape, bool)))
+    return found
+
+
+def test_photos_equal_the_measures_of_the_library(photos, tmp_path):
+    report = evaluate("folder", photos, tmp_path / "out")
+    measures = report["methods"]["anomalyclip"]["measures"]
+    pixels, labels, scores, overlaps = PixelScores(), [], [], []
+    for image, mask in arrays(photos):
+        pixels.update(image, mask)
+        labels.append(int(mask.any()))
+        scores.append(image.mean())
+        overlaps.append(dice(mask, image, 0.5))
+    assert measures["image_auroc"]["value"] == pytest.approx(auroc(labels, scores))
+    assert measures["pixel_auroc"]["value"] == pytest.approx(pixels.auroc(), abs=1e-6)
+    assert measures["pixel_pro_exact"]["value"] == pytest.approx(exact_pro(pixels), abs=1e-6)
+    assert measures["dice"]["value"] == pytest.approx(
+        np.mean([value for value in overlaps if isinstance(value, float)])
+    )
+    for entry in measures.values():
+        if entry.get("low") is not None:
+            assert entry["low"] <= entry["high"]
+    assert measures["pixel_auroc"]["low"] < measures["pixel_auroc"]["value"] < measures["pixel_auroc"]["high"]
+    assert report["samples"]["count"] == 7
+    assert (report["samples"]["normal"], report["samples"]["abnormal"], report["samples"]["groups"]) == (3, 4, 7)
+    assert report["protocol"]["id"] == "native-pro-exact"
+    assert report["complete"]
+    assert any("7 groups (patients, sequences) only and are too narrow" in warning for warning in report["warnings"])
+    assert not (tmp_path / "out" / "folder" / "work").exists()
+
+
+def test_brightness_is_measured_like_a_network_that_returns_it(photos, volumes, tmp_path):
+    own_threshold = {"dice", "dice_median", "normal_false_ml"}
+    for dataset, folder in (("folder", photos), ("lgg", volumes)):
+        methods = evaluate(dataset, folder, tmp_path / "out")["methods"]
+        network, baseline = methods["anomalyclip"]["measures"], methods["brightness"]["measures"]
+        assert list(network) == list(baseline)
+        for name in set(network) - own_threshold:
+            assert network[name].get("value") == pytest.approx(baseline[name].get("value"), abs=1e-6), name
+        assert "the model's" in baseline["dice"]["undefined"]
+        score = "image_auroc" if dataset == "folder" else "slice_auroc"
+        assert methods["centre"]["measures"][score]["value"] == 0.5
+
+
+def test_paper_protocol_measures_on_518_pixels(photos, tmp_path):
+    evaluation = Evaluation(
+        "folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, protocol="paper", limit=2, bootstrap=0
+    )
+    evaluator = make_evaluator(evaluation, BrightNetwork())
+    record = evaluator.data_loader.dataset[0]
+    assert record["image"].shape == (1, 518, 518, 1)
+    assert record["truth"].shape == (518, 518, 1)
+    # squashing keeps the share of the picture that is lesion
+    assert record["case"] == "abnormal/a3"
+    assert record["truth"].mean() == pytest.approx((photo(3)[1] > 0).mean(), rel=0.1)  # corners are rounded
+    evaluator.run()
+    assert evaluator.report["protocol"]["id"] == "paper-518-pro200"
+    measures = evaluator.report["methods"]["anomalyclip"]["measures"]
+    assert "pixel_pro_paper" in measures
+    assert "pixel_pro_exact" not in measures
+    assert measures["pixel_auroc"]["low"] is None  # no bootstrap was asked for
+
+
+def test_what_a_set_does_not_define_is_undefined_with_its_reason(photos, tmp_path):
+    for path in (*photos.glob("normal/*"), *photos.glob("masks/*")):
+        path.unlink()
+    report = evaluate("folder", photos, tmp_path / "out")
+    measures = report["methods"]["anomalyclip"]["measures"]
+    assert measures["image_auroc"] == {"undefined": "no normal image"}
+    assert measures["pixel_auroc"] == {"undefined": "no lesion masks"}
+    assert report["methods"]["anomalyclip"]["curves"] == {}
+    assert all(sample["dice"] is None for sample in report["samples"]["list"])
+
+
+def test_a_failed_image_is_named_and_the_rest_is_measured(photos, tmp_path):
+    (photos / "abnormal" / "a4.png").write_bytes(b"no picture")
+    evaluation = Evaluation("folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=20)
+    evaluator = make_evaluator(evaluation, BrightNetwork())
+    with pytest.raises(CaseError, match=r"1 of 7 cases failed: abnormal/a4.*the other 6 are done"):
+        evaluator.run()
+    report = evaluator.report
+    assert [item["name"] for item in report["failed"]] == ["abnormal/a4"]
+    assert report["samples"]["count"] == 6
+    assert (tmp_path / "out" / "folder" / "report.json").exists()
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_report(photos, tmp_path):
+    whole = evaluate("folder", photos, tmp_path / "whole")
+    network = BrightNetwork()
+    network.stop_at = 5
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("folder", photos, tmp_path / "out", network)
+    assert len(list((tmp_path / "out" / "folder" / "work").glob("*.npz"))) == 4
+    second = BrightNetwork()
+    resumed = evaluate("folder", photos, tmp_path / "out", second)
+    assert second.calls == 3
+    assert without_times(resumed) == without_times(whole)
+
+
+@pytest.mark.parametrize("changed", ["options", "image", "damaged"])
+def test_work_that_no_longer_fits_is_done_again(photos, tmp_path, caplog, changed):
+    network = BrightNetwork()
+    network.stop_at = 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("folder", photos, tmp_path / "out", network, options={"preset": "photo"})
+    options = {"preset": "photo"}
+    if changed == "options":
+        options = {"preset": "skin"}
+    elif changed == "image":
+        save_photo(photos / "abnormal" / "a3.png", photo(3)[0][:, ::-1])
+        save_photo(photos / "masks" / "a3.png", photo(3)[1][:, ::-1])
+    else:
+        for file in (tmp_path / "out" / "folder" / "work").glob("*.npz"):
+            file.write_bytes(file.read_bytes()[:200])
+    second = BrightNetwork()
+    evaluate("folder", photos, tmp_path / "out", second, options=options)
+    assert second.calls == {"options": 7, "image": 5, "damaged": 7}[changed]
+    assert ("was discarded" in caplog.text) == (changed == "options")
+
+
+def test_seeds_give_mean_and_standard_deviation(photos, tmp_path, tiny_network):
+    paths, single = [], []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        prompts = {name: 2 * torch.randn_like(value) for name, value in tiny_network.state_dict().items()}
+        paths.append(tmp_path / f"seed{seed}" / "model.pt")
+        paths[-1].parent.mkdir()
+        torch.save(prompts, paths[-1])
+        report = evaluate("folder", photos, tmp_path / f"out{seed}", tiny_network, seeds=[str(paths[-1])])
+        single.append(report["methods"]["anomalyclip"]["measures"]["pixel_auroc"]["value"])
+    report = evaluate("folder", photos, tmp_path / "both", tiny_network, seeds=[str(path) for path in paths])
+    entry = report["methods"]["anomalyclip"]["measures"]["pixel_auroc"]
+    assert single[0] != single[1]
+    assert entry["value"] == pytest.approx(np.mean(single))
+    assert entry["sd"] == pytest.approx(np.std(single, ddof=1))
+    assert report["methods"]["anomalyclip"]["seeds"] == ["seed0/model.pt", "seed1/model.pt"]
+    assert report["methods"]["brightness"]["measures"]["pixel_auroc"]["sd"] is None
+    hashes = {model["prompts_sha256"] for model in report["methods"]["anomalyclip"]["models"]}
+    assert len(hashes) == 2
+    with pytest.raises(WeightsError, match="no such prompts"):
+        evaluate("folder", photos, tmp_path / "none", tiny_network, seeds=[str(tmp_path / "none.pt")])
+
+
+def test_hand_written_sentences_are_methods_like_others(photos, tmp_path, tiny_network):
+    methods = evaluate("folder", photos, tmp_path / "out", tiny_network, methods=["clip", "anomalyclip", "centre"])[
+        "methods"
+    ]
+    assert list(methods) == ["anomalyclip", "clip", "centre"]
+    values = {name: method["measures"]["pixel_auroc"]["value"] for name, method in methods.items()}
+    assert len(set(values.values())) == 3
+    assert methods["clip"]["title"] == "CLIP made_up"
+
+
+def test_a_paired_test_against_another_report(photos, tmp_path):
+    evaluate("folder", photos, tmp_path / "first")
+    other = tmp_path / "first" / "folder" / "report.json"
+    report = evaluate("folder", photos, tmp_path / "second", against=other)
+    assert report["comparison"]["with"] == "AnomalyCLIP made_up"
+    entry = report["comparison"]["measures"]["pixel_auroc"]
+    assert (entry["difference"], entry["low"], entry["high"], entry["p"]) == (0, 0, 0, 1)
+
+    class Inverted(BrightNetwork):
+        def score_and_map(self, images):
+            score, maps = super().score_and_map(images)
+            return 1 - score, 1 - maps
+
+    entry = evaluate("folder", photos, tmp_path / "third", Inverted(), against=other)["comparison"]["measures"]
+    assert entry["pixel_auroc"]["high"] < 0
+    assert entry["pixel_auroc"]["p"] == pytest.approx(2 / 51)  # the smallest of 50 resampled sets
+    with pytest.raises(UsageError, match="other samples"):
+        evaluate("folder", photos, tmp_path / "fourth", against=other, limit=3)
+    with pytest.raises(UsageError, match="50 resampled sets"):
+        evaluate("folder", photos, tmp_path / "fourth", against=other, bootstrap=30)
+
+
+def test_classes_are_measured_apart_and_then_averaged(tmp_path):
+    folder = tmp_path / "mvtec"
+    for number, name in enumerate(("screw", "cable")):
+        for seed in range(4):
+            grey, mask = photo(10 * number + seed)
+            kind = "good" if seed < 2 else "broken"
+            save_photo(folder / name / "test" / kind / f"{seed}.png", np.where(seed < 2, grey // 2, grey))
+            if seed >= 2:
+                save_photo(folder / name / "ground_truth" / kind / f"{seed}_mask.png", mask)
+    method = evaluate("mvtec", folder, tmp_path / "out", protocol="native")["methods"]["anomalyclip"]
+    classes = method["by_category"]
+    assert list(classes) == ["cable", "screw"]
+    for name in ("image_auroc", "pixel_auroc", "pixel_pro_exact"):
+        mean = np.mean([classes[category][name]["value"] for category in classes])
+        assert method["measures"][name]["value"] == pytest.approx(mean)
+    assert classes["cable"]["pixel_auroc"]["value"] != classes["screw"]["pixel_auroc"]["value"]
+    assert len(method["curves"]["pro"]) <= 200
+    assert method["curves"]["roc"][0][0] == 0
+    assert method["curves"]["roc"][-1] == [1, 1]
+
+
+def test_volumes_equal_the_measures_of_the_library(volumes, tmp_path):
+    report = evaluate("lgg", volumes, tmp_path / "out")
+    found = []
+    for case in sorted(volumes.iterdir()):
+        image = LoadImageCased()({"image": str(case / "flair.nii.gz")})
+        scaled = np.asarray(ApplyPresetd(preset="auto")(image)["image"][0])
+        mask = np.asarray(nib.load(case / "mask.nii.gz").dataobj)
+        found.append(
+            measure_volume(scaled, mask, scaled.mean(axis=(0, 1)), slice_axis=2, threshold=0.5, voxel_volume=4.0)
+        )
+    measures = report["methods"]["anomalyclip"]["measures"]
+    for name, attribute in (("slice_auroc", "slice_auroc"), ("voxel_ap", "voxel_ap"), ("dice", "dice")):
+        assert measures[name]["value"] == pytest.approx(np.mean([getattr(one, attribute) for one in found]), abs=1e-6)
+    assert measures["slice_pointing"]["value"] == pytest.approx(np.mean([one.slice_pointing for one in found]))
+    assert measures["volume_auroc"] == {"undefined": "no normal volume"}
+    assert measures["normal_false_ml"] == {"undefined": "no volume without a lesion"}
+    assert 0 <= measures["froc_1"]["value"] <= measures["froc_8"]["value"] <= 1
+    assert report["protocol"]["id"] == "native-volumes-froc50"
+    assert "slice axis (auto)" in report["protocol"]["text"]
+    with pytest.raises(UsageError, match="for photos"):
+        evaluate("lgg", volumes, tmp_path / "out", protocol="paper")
+
+
+def test_healthy_volumes_count_false_alarms(volumes, tmp_path):
+    for mask in volumes.glob("*/mask.nii.gz"):
+        mask.unlink()
+    report = evaluate("normal_volumes", volumes, tmp_path / "out")
+    measures = report["methods"]["anomalyclip"]["measures"]
+    above = [np.asarray(nib.load(path).dataobj) for path in sorted(volumes.glob("*/flair.nii.gz"))]
+    assert measures["voxel_auroc"] == {"undefined": "no abnormal voxel"}
+    assert measures["dice"] == {"undefined": "no abnormal voxel"}
+    assert 0 < measures["normal_false_ml"]["value"] < np.mean([data.size for data in above]) * 4 / 1000
+    assert report["samples"]["normal"] == 2
+
+
+def test_a_limit_spreads_over_the_set_and_is_said(photos, tmp_path):
+    report = evaluate("folder", photos, tmp_path / "out", limit=3)
+    assert [sample["name"] for sample in report["samples"]["list"]] == ["abnormal/a3", "abnormal/a6", "normal/n2"]
+    assert not report["complete"]
+    assert report["note"] == "3 of the 7 images that are there"
+
+
+def test_a_part_of_a_published_set_is_said(tmp_path):
+    for seed in range(2):
+        grey, mask = photo(seed)
+        save_photo(tmp_path / "set" / "images" / f"{seed + 1}.png", grey)
+        save_photo(tmp_path / "set" / "masks" / f"{seed + 1}.png", mask)
+    trained_on = {"colonoscopy": "other frames", "skin": "moles"}
+    options = {"protocol": "native", "options": {"preset": "colonoscopy"}, "trained_on": trained_on}
+    report = evaluate("colondb", tmp_path / "set", tmp_path / "out", **options)
+    assert report["trained_on"] == "other frames"
+    assert report["note"] == "2 of the 380 images of the published set"
+    assert report["published"]["pixel_auroc"] == 0.819
+    measured = report["methods"]["anomalyclip"]["measures"]["pixel_auroc"]
+    assert measured["low"] is None  # one sequence gives no interval
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"methods": ["clap"]}, "E_METHOD"),
+        ({"methods": ["centre"]}, "E_METHOD"),
+        ({"protocol": "papr"}, "E_PROTOCOL"),
+        ({"limit": 0}, "E_OPTION"),
+        ({"bootstrap": -1}, "E_OPTION"),
+        ({"seeds": ["a.pt", "a.pt"]}, "E_SEEDS"),
+        ({"against": "nothing.json"}, "E_AGAINST"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(photos, tmp_path, options, code):
+    with pytest.raises(UsageError) as error:
+        Evaluation("folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, **options)
+    assert error.value.code == code
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_file_of_the_report_is_written(photos, tmp_path):
+    evaluate("folder", photos, tmp_path / "out")
+    written = {path.name for path in (tmp_path / "out" / "folder").iterdir()}
+    assert {"report.json", "table.md", "report.html", "cases.png", "bootstrap.npz"} <= written
+
+
+def test_a_lesion_that_squashing_swallows_still_makes_an_image_abnormal(tmp_path):
+    for number, size in ((0, 0), (1, 1), (2, 300)):
+        mask = np.zeros((1100, 900), np.uint8)
+        mask[200 : 200 + size, 300 : 300 + size] = 255
+        save_photo(tmp_path / "sdd" / "kos01" / f"Part{number}.png", np.full(mask.shape, 60 + number, np.uint8))
+        save_photo(tmp_path / "sdd" / "kos01" / f"Part{number}_label.bmp", mask)
+    evaluation = Evaluation("sdd", tmp_path / "sdd", tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0)
+    evaluator = make_evaluator(evaluation, BrightNetwork())
+    assert not evaluator.data_loader.dataset[1]["truth"].any()
+    evaluator.run()
+    assert [sample["label"] for sample in evaluator.report["samples"]["list"]] == [0, 1, 1]
