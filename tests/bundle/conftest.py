@@ -22,6 +22,12 @@ def bundle() -> Path:
     return resources.bundle_root("tiny")
 
 
+@pytest.fixture(params=["tiny", "vitl14_336"])
+def any_bundle(request: pytest.FixtureRequest) -> Path:
+    """Each bundle as it is shipped, with weights or without."""
+    return resources.bundle_root(request.param)
+
+
 def make_case(path: Path, seed: int = 0, shape: tuple[int, int, int] = (44, 52, 5)) -> Path:
     """A noisy ellipsoid with a bright ball in it, H != W != D, oblique."""
     random = np.random.default_rng(seed)
@@ -37,6 +43,12 @@ def make_case(path: Path, seed: int = 0, shape: tuple[int, int, int] = (44, 52, 
 @pytest.fixture
 def case(tmp_path: Path) -> Path:
     return make_case(tmp_path / "data" / "case.nii.gz")
+
+
+@pytest.fixture(scope="session")
+def two_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest volume that has slices, for a large model."""
+    return make_case(tmp_path_factory.mktemp("data") / "case.nii.gz", shape=(44, 52, 2))
 
 
 @pytest.fixture

@@ -41,15 +41,15 @@ def test_files_of_the_specification_are_there(bundle):
     assert sum(path.stat().st_size for path in (bundle / "models").iterdir()) < 30e6
 
 
-def test_version_is_in_the_changelog_and_folder_name_hides_no_task(bundle):
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+def test_version_is_in_the_changelog_and_folder_name_hides_no_task(any_bundle):
+    metadata = json.loads((any_bundle / "configs" / "metadata.json").read_text())
     assert metadata["version"] in metadata["changelog"]
     # MONAI Label reads the kind of task off the folder's name
-    assert not any(word in bundle.name for word in ("detection", "classification", "deepgrow", "deepedit"))
+    assert not any(word in any_bundle.name for word in ("detection", "classification", "deepgrow", "deepedit"))
 
 
-def test_every_preset_has_evidence(bundle):
-    evidence = json.loads(Path(config(bundle)).read_text())["evidence"]
+def test_every_preset_has_evidence(any_bundle):
+    evidence = json.loads(Path(config(any_bundle)).read_text())["evidence"]
     assert set(evidence) == set(resources.presets())
 
 
@@ -97,10 +97,10 @@ def test_an_empty_folder_is_an_error(tmp_path, run_bundle):
     assert "E_NO_IMAGES" in done.stderr
 
 
-def test_metadata_follows_the_schema(bundle, tmp_path, monai_bundle):
+def test_metadata_follows_the_schema(any_bundle, tmp_path, monai_bundle):
     schema = tmp_path / "schema.json"
     shutil.copy(Path(__file__).with_name("meta_schema.json"), schema)
-    metadata = bundle / "configs" / "metadata.json"
+    metadata = any_bundle / "configs" / "metadata.json"
     done = monai_bundle("verify_metadata", "--meta_file", str(metadata), "--filepath", str(schema), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads(metadata.read_text())
@@ -163,10 +163,10 @@ def test_torchscript_export_equals_the_network(bundle, tmp_path, monai_bundle):
 
 
 @pytest.mark.parametrize("preset", resources.presets())
-def test_every_preset_is_an_overlay(bundle, case, preset):
+def test_every_preset_is_an_overlay(any_bundle, case, preset):
     parser = ConfigParser()
-    parser.read_config([config(bundle), str(resources.preset_overlay(preset))])
-    parser["bundle_root"] = str(bundle)
+    parser.read_config([config(any_bundle), str(resources.preset_overlay(preset))])
+    parser["bundle_root"] = str(any_bundle)
     record = parser.get_parsed_content("preprocessing")({"image": str(case)})
     assert record["preset"]["name"] == preset
     assert record["preset"]["chosen"] == "asked for"
