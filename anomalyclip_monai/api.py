@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -10,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from monai.transforms import SaveImaged
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.data.cases import Case, datalist, the_case
-from anomalyclip_monai.data.loading import known_cause
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, WeightsError
-from anomalyclip_monai.networks import AnomalyCLIP, read_state_dict
+from anomalyclip_monai.data.loading import innermost, known_cause
+from anomalyclip_monai.engines.calibration import Calibrator, Wanted
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
+from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.outputs import Result
+from anomalyclip_monai.transforms import FindLesionsd
+from anomalyclip_monai.transforms.calibration import Calibration
 from anomalyclip_monai.types import PathLike, Record
+from anomalyclip_monai.weights.choice import CHOICE, bundle_config, choose_model, kept_network, load_network
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +50,9 @@ def localize(
         roi: mask on the same grid; scores and lesions come from inside only.
         series: Series Number or Series Instance UID, to choose among the DICOM series of a folder.
         progress: called with (slices done, slices in all).
-        **options: ``threshold``, ``min_volume``, ``slice_axis``, ``slice_batch``, ``smooth_mm``, ``volume``,
-            ``per_slice``, as in the bundle's configuration.
+        **options: ``threshold``, ``min_volume``, ``slice_axis``, ``axes``, ``slice_batch``, ``smooth_mm``, ``volume``,
+            ``per_slice``, as in the bundle's configuration; and ``prompts``, ``precision``, ``backbone``,
+            ``pretrained``, ``weights`` as in :func:`~anomalyclip_monai.weights.choice.choose_model`.
 
     Raises:
         AnomalyCLIPError: one line with what is wrong, where, and what to do.
@@ -94,14 +97,58 @@ def localize_many(
     return ResultIterator(pipeline, records, progress)
 
 
-def load_model(model: str = "tiny", *, device: str = "cpu") -> AnomalyCLIP:
-    """A bundle's network with its learned prompts and cached text features, in evaluation mode.
+def calibrate(
+    inputs: PathLike | Sequence[PathLike],
+    wanted: Wanted | None = None,
+    *,
+    model: str = "tiny",
+    preset: str = "auto",
+    device: str = "auto",
+    progress: SliceProgress | None = None,
+    cases: Callable[[Iterator[Result]], Iterator[Result]] = iter,
+    **options: Any,
+) -> Calibration:
+    """Fit the threshold on normal cases, all of one preset, to a wanted false alarm.
+
+    ``Path("calibration.json").write_text(found.to_json())`` makes the file that ``threshold`` of :func:`localize`
+    takes. A case that fails is named in ``details["failed"]``, the others count.
+
+    Args:
+        inputs: files and folders of normal cases.
+        wanted: by default 1 ml of mask per case on average.
+        model: see :func:`localize`.
+        preset: see :func:`localize`.
+        device: see :func:`localize`.
+        progress: called with (slices done, slices in all) of the present case.
+        cases: passes the results on, as a progress bar does.
+        **options: see :func:`localize`; not ``threshold``.
+
+    Raises:
+        AnomalyCLIPError: nothing can start, no case could be scored, or the threshold cannot be fitted.
+    """
+    if options.get("threshold") is not None:
+        raise UsageError("E_OPTION", "the threshold is what is calibrated", None, "leave it out")
+    wanted = wanted or Wanted()
+    records = datalist(inputs)
+    pipeline = Pipeline(model, preset=preset, device=device, **options)
+    with Calibrator(wanted, pipeline.conditions["min_volume"]) as calibrator:
+        for result in cases(ResultIterator(pipeline, records, progress)):
+            calibrator.add(result)
+        return calibrator.fit(pipeline.conditions)
+
+
+def load_model(model: str = "tiny", *, device: str = "cpu", **choice: Any) -> AnomalyCLIP:
+    """A network with learned prompts and cached text features, in evaluation mode.
+
+    Args:
+        model: see :func:`localize`.
+        device: see :func:`localize`.
+        **choice: see :func:`~anomalyclip_monai.weights.choice.choose_model`.
 
     Raises:
         AnomalyCLIPError: there is no such bundle, or its weights are missing or damaged.
     """
-    root = resources.bundle_root(model)
-    return _load_network(_parser(root, {}), root, resolve_device(device))
+    return load_network(choose_model(model, **choice), resolve_device(device))
 
 
 class Pipeline:
@@ -114,26 +161,32 @@ class Pipeline:
         **options: see :func:`localize`; those that are None keep the bundle's value.
     """
 
-    OPTIONS = ("threshold", "min_volume", "slice_axis", "slice_batch", "smooth_mm", "volume", "per_slice")
+    OPTIONS = ("threshold", "min_volume", "slice_axis", "axes", "slice_batch", "smooth_mm", "volume", "per_slice")
+    CHOICE = CHOICE
 
     def __init__(self, model: str = "tiny", *, preset: str = "auto", device: str = "auto", **options: Any) -> None:
-        unknown = sorted(set(options) - set(self.OPTIONS))
-        if unknown:
-            raise TypeError(f"unknown options {', '.join(unknown)}; known are {', '.join(self.OPTIONS)}")
-        self.root = resources.bundle_root(model)
+        known = (*self.OPTIONS, *self.CHOICE)
+        if unknown := sorted(set(options) - set(known)):
+            raise TypeError(f"unknown options {', '.join(unknown)}; known are {', '.join(known)}")
+        self.choice = choose_model(model, **{name: options.pop(name, None) for name in self.CHOICE})
         self.device = resolve_device(device)
         overrides = {key: value for key, value in options.items() if value is not None}
-        overrides |= _preset_overrides(preset)
-        parser = _parser(self.root, overrides)
-        self.network = _cached_network(self.root, self.device)
+        fingerprint = {"fingerprint": self.choice.fingerprint()}
+        parser = bundle_config(self.choice, {**overrides, **_preset_overrides(preset), **fingerprint})
+        self.network = kept_network(self.choice, self.device)
         try:
             self.preprocessing = parser.get_parsed_content("preprocessing")
             self.inferer = parser.get_parsed_content("inferer")
             steps = parser.get_parsed_content("postprocessing").transforms
         except Exception as error:
-            raise known_cause(error) or UsageError("E_OPTION", _innermost(error), None, "see --help") from error
+            raise known_cause(error) or UsageError("E_OPTION", innermost(error), None, "see --help") from error
         # As the viewers do it: a writing step is the caller's business.
         self.postprocessing = [step for step in steps if not isinstance(step, SaveImaged)]
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Model and settings for which a threshold that is fitted to the results holds."""
+        return next(dict(step.conditions) for step in self.postprocessing if isinstance(step, FindLesionsd))
 
     def run(self, record: Record, progress: SliceProgress | None = None) -> Result:
         """Run one record with ``image`` and ``case``.
@@ -154,7 +207,7 @@ class Pipeline:
             if known is None:
                 raise
             raise known from None
-        return Result.from_record(record, model=resources.fingerprint(self.root), device=str(self.device))
+        return Result.from_record(record, model=self.choice.fingerprint(), device=str(self.device))
 
 
 class ResultIterator(Iterator[Result]):
@@ -177,7 +230,7 @@ class ResultIterator(Iterator[Result]):
             return Result(record["case"], error=error)
         except Exception as error:  # one case must never stop the others
             logger.debug("unexpected error in %s", record["case"], exc_info=True)
-            what = f"unexpected {_innermost(error)}"
+            what = f"unexpected {innermost(error)}"
             path = record["image"].path if isinstance(record["image"], Case) else None
             return Result(record["case"], error=CaseError("E_INTERNAL", what, path, "please report this"))
 
@@ -204,43 +257,6 @@ def _preset_overrides(preset: str) -> dict[str, Any]:
     if preset.endswith((".yaml", ".yml")):
         return resources.read_overlay(resources.preset_overlay(preset))
     return {"preset": preset}
-
-
-def _parser(root: Path, overrides: dict[str, Any]) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config(resources.inference_config(root))
-    parser.update({"bundle_root": str(root), **overrides})
-    return parser
-
-
-def _load_network(parser: ConfigParser, root: Path, device: torch.device) -> AnomalyCLIP:
-    prompts = read_state_dict(resources.prompts_file(root))
-    try:
-        network: AnomalyCLIP = parser.get_parsed_content("network_def")
-    except Exception as error:
-        raise known_cause(error) or WeightsError(
-            "E_WEIGHTS", _innermost(error), root, "reinstall the bundle"
-        ) from error
-    try:
-        network.load_state_dict(prompts)
-    except WeightsError as error:
-        raise WeightsError(error.code, error.what, resources.prompts_file(root), error.todo) from error
-    network = network.to(device).eval()
-    with torch.no_grad():
-        network.text_features()
-    return network
-
-
-@functools.lru_cache(maxsize=1)
-def _cached_network(root: Path, device: torch.device) -> AnomalyCLIP:
-    return _load_network(_parser(root, {}), root, device)
-
-
-def _innermost(error: BaseException) -> str:
-    """Type and message of what started a chain of errors."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 # MONAI warns on every start of a bundle that configurations can run code; ours come with the package.

@@ -19,11 +19,26 @@ EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
 EXIT_INTERRUPTED = 130
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every command that runs a model."""
-    parser.add_argument("--model", default="tiny", help="name or folder of a bundle (default: %(default)s)")
+def add_model_options(parser: argparse.ArgumentParser, *, learned: bool = True) -> None:
+    """Options of every command that runs a model; ``learned``: with prompts that exist already."""
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument("--model", default="tiny", help="name or folder of a bundle (default: %(default)s)")
+    network.add_argument("--backbone", metavar="NAME", help="another CLIP by its name in open_clip, with --prompts")
+    parser.add_argument("--pretrained", metavar="TAG", help="open_clip's tag of the backbone's weights")
+    parser.add_argument("--weights", metavar="FILE", help="the backbone's weights, in the place of published ones")
+    parser.add_argument("--precision", help="of the backbone in memory: fp32, bf16 or fp16 (default: the bundle's)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    if learned:
+        parser.add_argument("--prompts", metavar="FILE", help="learned prompts, or the name of published ones (mvtec)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bars, only errors")
+
+
+def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_model_options` added, as arguments of :func:`~anomalyclip_monai.api.localize`."""
+    from anomalyclip_monai.weights.choice import CHOICE
+
+    chosen = {name: getattr(arguments, name, None) for name in CHOICE}
+    return {"model": arguments.model, "device": arguments.device, **chosen}
 
 
 @contextmanager

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_DONE, add_model_options, lesions, progress, say
+from anomalyclip_monai.cli.console import (
+    EXIT_CASE_FAILED,
+    EXIT_DONE,
+    add_model_options,
+    lesions,
+    model_options,
+    progress,
+    say,
+)
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
@@ -39,9 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"Synthetic heads, no patient's data: {made}")
     as_expected = True
     with progress(arguments.quiet) as (slices, cases):
-        results = localize_many(
-            inputs, model=arguments.model, preset="mr_brain", device=arguments.device, progress=slices
-        )
+        results = localize_many(inputs, preset="mr_brain", progress=slices, **model_options(arguments))
         for result in cases(results):
             folder = result.save(arguments.output)
             right, lines = _compare(result, phantoms[result.case])

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_DONE, add_model_options, lesions, progress, say
+from anomalyclip_monai.cli.console import (
+    EXIT_CASE_FAILED,
+    EXIT_DONE,
+    add_model_options,
+    lesions,
+    model_options,
+    progress,
+    say,
+)
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 
 if TYPE_CHECKING:
@@ -27,9 +35,14 @@ def add(commands: Commands) -> None:
     add_model_options(localize)
     localize.add_argument("--preset", default="auto", help=f"auto, {', '.join(resources.presets())}, or a YAML file")
     localize.add_argument("--roi", metavar="MASK", help="organ mask on the same grid; or a folder, named as the cases")
-    localize.add_argument("--threshold", help="auto, a value above 0 up to 1, or quantile:Q of the case's heatmap")
+    localize.add_argument(
+        "--threshold", help="auto, a value above 0 up to 1, quantile:Q of the case's heatmap, or a calibration's file"
+    )
     localize.add_argument("--min-volume", type=float, metavar="MM3", help="drop smaller lesions (default 20; photos 0)")
     localize.add_argument("--slice-axis", help="auto, axial, coronal, sagittal, 0, 1 or 2")
+    localize.add_argument(
+        "--axes", metavar="N", help="mean of N planes (1 to 3), or a list: axial,sagittal (default 1)"
+    )
     localize.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
     localize.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
     localize.add_argument("--series", metavar="N", help="only the DICOM series with this number or UID")
@@ -53,12 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
     with progress(arguments.quiet) as (slices, cases):
         results = localize_many(
             arguments.inputs,
-            model=arguments.model,
             preset=arguments.preset,
-            device=arguments.device,
             roi=arguments.roi,
             series=arguments.series,
             progress=slices,
+            **model_options(arguments),
             **options,
         )
         told: set[str] = set()

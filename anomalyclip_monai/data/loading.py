@@ -44,6 +44,13 @@ def known_cause(error: BaseException | None) -> AnomalyCLIPError | None:
     return None
 
 
+def innermost(error: BaseException) -> str:
+    """Type and message of what started a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def collate_cases(batch: Sequence[Record]) -> Record:
     """Tensors get a batch axis as MONAI does it, everything else becomes a list."""
     tensors = {key for key, value in batch[0].items() if isinstance(value, torch.Tensor)}

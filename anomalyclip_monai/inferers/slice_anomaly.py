@@ -7,6 +7,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from anomalyclip_monai.data.geometry import SliceAxis, SliceView, plane_distance, resolve_slice_axis
 from anomalyclip_monai.exceptions import CaseError
+from anomalyclip_monai.inferers.planes import Axes, parse_axes, resolve_axes
 from anomalyclip_monai.networks.similarity import smooth_last_axis, top_fraction_mean
 
 logger = logging.getLogger(__name__)
@@ -24,14 +26,21 @@ logger = logging.getLogger(__name__)
 MEMORY_MAP_FROM = 2**30
 """A heatmap of this many bytes or more is assembled on disk."""
 
+SLAB_VOXELS = 2**24
+"""About this many voxels are smoothed at a time."""
+
 
 class SliceAnomalyInferer(Inferer):
     """``inferer(inputs, network)``: (B, C, X, Y, Z) in [0, 1] -> heatmap (B, 1, X, Y, Z) float32 in [0, 1].
 
     Slices are taken along the slice axis, turned upright, scored in batches and put back at their index on the stored
     grid; no volume is resampled. For a ``MetaTensor`` the result carries the input's affine and, in its meta data,
-    ``slice_scores`` (B, S), ``slice_axis`` (B,) and ``batch_halvings`` (B,). (B, C, X, Y) images are taken as single
-    slices.
+    ``slice_scores`` (B, S), ``slice_axis`` (B,), ``axes`` (B, 3; -1 for those not used) and ``batch_halvings`` (B,).
+    (B, C, X, Y) images are taken as single slices.
+
+    With several ``axes`` the heatmap is the mean of the heatmaps along each, where a skipped slice counts as 0, and
+    the score of a slice along the first axis is the mean of the highest 2 % of that heatmap in it. What has no second
+    plane keeps to one: single slices, slices that lie on no grid, pictures and frames without a physical size.
 
     A network with ``score_and_map((B, C, H, W)) -> (B,), (B, 1, H, W)`` gives its own scores. For any other the last
     channel of its output is the map and the mean of the highest 2 % of it the score.
@@ -39,11 +48,13 @@ class SliceAnomalyInferer(Inferer):
     Args:
         slice_axis: see :func:`~anomalyclip_monai.data.geometry.resolve_slice_axis`.
         slice_batch: slices per call of the network. Halved when memory runs out.
-        smooth_mm: standard deviation in mm of a Gaussian across the planes of the heatmap; 0 for none. Slice scores
-            stay those of the single slices.
+        smooth_mm: standard deviation in mm of a Gaussian across the planes of the heatmap along each axis; 0 for none.
+            Slice scores of one axis stay those of the single slices.
         empty_below: slices whose brightest pixel is not above this are skipped: heatmap and score are 0 there.
         amp: mixed precision; by default on CUDA only.
-        progress: called with (slices done, slices in all) after each batch.
+        progress: called with (slices done, slices in all) after each batch; those along all axes count.
+        axes: along how many axes slices are taken, or along which ones, see
+            :func:`~anomalyclip_monai.inferers.planes.parse_axes`.
     """
 
     def __init__(
@@ -54,6 +65,7 @@ class SliceAnomalyInferer(Inferer):
         empty_below: float = 0.01,
         amp: bool | None = None,
         progress: Callable[[int, int], None] | None = None,
+        axes: Axes = 1,
     ) -> None:
         super().__init__()
         if slice_batch < 1:
@@ -67,6 +79,7 @@ class SliceAnomalyInferer(Inferer):
         self.empty_below = empty_below
         self.amp = amp
         self.progress = progress
+        self.axes = parse_axes(axes)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, X, Y, Z) -> (B, 1, X, Y, Z), see the class.
@@ -80,23 +93,14 @@ class SliceAnomalyInferer(Inferer):
         if inputs.ndim != 5:
             raise ValueError(f"inputs have shape {tuple(inputs.shape)}, (B, C, X, Y, Z) or (B, C, X, Y) is needed")
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        affines, acquisition, stacked = _geometry(inputs)
         heatmap = _blank((len(volumes), 1, *volumes.shape[2:]))
         scores, axes, halvings = [], [], []
         with torch.no_grad():
-            for volume, affine, acquired, bound, out in zip(
-                volumes, affines, acquisition, stacked, heatmap, strict=True
-            ):
-                axis = bound
-                if axis is None:
-                    axis = resolve_slice_axis(self.slice_axis, affine, volume.shape[1:], acquired)
-                view = SliceView.upright(affine, axis)
-                volume_scores, halved = self._score(volume, view, out, network, *args, **kwargs)
-                if self.smooth_mm:
-                    sigma = self.smooth_mm / plane_distance(affine, axis)
-                    out.copy_(smooth_last_axis(out.movedim(1 + axis, -1), sigma).movedim(-1, 1 + axis))
+            for volume, place, out in zip(volumes, _places(inputs), heatmap, strict=True):
+                chosen = self._axes_of(volume, place)
+                volume_scores, halved = self._fill(out, volume, place.affine, chosen, network, *args, **kwargs)
                 scores.append(volume_scores)
-                axes.append(axis)
+                axes.append(chosen)
                 halvings.append(halved)
         if not isinstance(inputs, MetaTensor):
             return heatmap
@@ -104,24 +108,80 @@ class SliceAnomalyInferer(Inferer):
             raise ValueError("the volumes of one batch have different numbers of slices, use a batch of one")
         found = {
             "slice_scores": torch.stack(scores),
-            "slice_axis": torch.tensor(axes),
+            "slice_axis": torch.tensor([chosen[0] for chosen in axes]),
+            "axes": torch.tensor([[*chosen, -1, -1][:3] for chosen in axes]),
             "batch_halvings": torch.tensor(halvings),
         }
         result = MetaTensor(heatmap, meta={**inputs.meta, **found})
         result.is_batch = inputs.is_batch
         return result
 
-    def _score(
-        self, volume: Tensor, view: SliceView, out: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    def _axes_of(self, volume: Tensor, place: _Place) -> tuple[int, ...]:
+        """The array axes along which slices of a volume (C, X, Y, Z) are taken."""
+        if place.stacked is not None:
+            return (place.stacked,)
+        shape = volume.shape[1:]
+        axes = resolve_axes(self.axes, self.slice_axis, place.affine, shape, place.acquired)
+        return axes if place.physical and min(shape) > 1 else axes[:1]
+
+    def _fill(
+        self,
+        out: Tensor,
+        volume: Tensor,
+        affine: np.ndarray,
+        axes: tuple[int, ...],
+        network: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Tensor, int]:
         """Fill ``out`` (1, X, Y, Z) in place; -> scores (S,) and how often the batch was halved."""
+        views = [SliceView.upright(affine, axis) for axis in axes]
+        todo = [self._not_empty(view.slices(volume)) for view in views]
+        total, done, halvings = sum(map(len, todo)), 0, 0
+        scores = torch.zeros(0)
+        for number, (view, indices) in enumerate(zip(views, todo, strict=True)):
+            maps = out if number == 0 else _blank(tuple(out.shape))
+            report = self._report(done, total)
+            found, halvings = self._score(maps, volume, view, indices, halvings, report, network, *args, **kwargs)
+            done += len(indices)
+            if self.smooth_mm:
+                _smooth_across(maps, view.axis, self.smooth_mm / plane_distance(affine, view.axis))
+            if number == 0:
+                scores = found
+            else:
+                out += maps
+        if len(axes) > 1:
+            out /= len(axes)
+            scores = torch.cat([top_fraction_mean(plane[None]) for plane in out.unbind(1 + axes[0])])
+        return scores, halvings
+
+    def _not_empty(self, slices: Tensor) -> list[int]:
+        """Indices of the slices (S, C, H, W) that are to be scored."""
+        return torch.nonzero(slices.amax(dim=(1, 2, 3)) > self.empty_below).flatten().tolist()
+
+    def _report(self, before: int, total: int) -> Callable[[int], None]:
+        """Takes how many slices along one axis are done, and tells how many are of all axes."""
+        return lambda done: self.progress(before + done, total) if self.progress else None
+
+    def _score(
+        self,
+        out: Tensor,
+        volume: Tensor,
+        view: SliceView,
+        todo: list[int],
+        halvings: int,
+        report: Callable[[int], None],
+        network: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, int]:
+        """Fill ``out`` (1, X, Y, Z) with the maps of one view in place; -> scores (S,) and halvings of the batch."""
         slices, maps = view.slices(volume), view.slices(out)
-        brightest = slices.amax(dim=(1, 2, 3))
-        todo = torch.nonzero(brightest > self.empty_below).flatten().tolist()
         scores = torch.zeros(len(slices), dtype=torch.float32)
-        batch, halvings, done = self.slice_batch, 0, 0
+        done = 0
         device = _device_of(network, volume.device)
         while done < len(todo):
+            batch = max(1, self.slice_batch >> halvings)
             chunk = todo[done : done + batch]
             try:
                 images = view.flip(slices[chunk].to(device, torch.float32))
@@ -135,16 +195,15 @@ class SliceAnomalyInferer(Inferer):
                     raise CaseError(
                         "E_MEMORY", "not even one slice fits into memory", None, "use a smaller model or device cpu"
                     ) from error
-                batch, halvings = max(1, batch // 2), halvings + 1
-                logger.warning("out of memory, going on with %d slices at a time", batch)
+                halvings += 1
+                logger.warning("out of memory, going on with %d slices at a time", batch // 2)
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
             maps[chunk] = anomaly_map
             scores[chunk] = score.float().to(scores.device)
             done += len(chunk)
-            if self.progress:
-                self.progress(done, len(todo))
+            report(done)
         return scores, halvings
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -168,21 +227,40 @@ def _score_and_map(network: Callable[..., Any], images: Tensor, *args: Any, **kw
     return top_fraction_mean(anomaly_map), anomaly_map
 
 
-def _geometry(inputs: Tensor) -> tuple[list[np.ndarray], list[int | None], list[int | None]]:
-    """Affine, acquisition axis and, where slices lie on no grid, their axis, of each volume of a batch.
+def _smooth_across(maps: Tensor, axis: int, sigma: float) -> None:
+    """Smooth (1, X, Y, Z) along an array axis in place, ``sigma`` in planes; slab by slab, for what lies on disk."""
+    lines = maps[0].movedim(axis, -1)
+    for slab in lines.split(max(1, SLAB_VOXELS // lines[0].numel())):
+        slab.copy_(smooth_last_axis(slab, sigma))
 
-    Meta data may have been collated or not.
-    """
+
+@dataclass(frozen=True)
+class _Place:
+    """What is known of where a volume lies: affine, acquisition axis, and, of slices on no grid, their axis."""
+
+    affine: np.ndarray
+    acquired: int | None = None
+    stacked: int | None = None
+    physical: bool = True
+
+
+def _places(inputs: Tensor) -> list[_Place]:
+    """Of each volume of a batch, whose meta data may have been collated or not."""
     count = len(inputs)
     if not isinstance(inputs, MetaTensor):
-        return [np.eye(4)] * count, [None] * count, [None] * count
+        return [_Place(np.eye(4))] * count
     affines = np.broadcast_to(np.asarray(inputs.affine, dtype=np.float64), (count, 4, 4))
 
-    def axes(key: str) -> list[int | None]:
-        values = np.broadcast_to(np.asarray(inputs.meta.get(key, -1)), (count,))
-        return [int(axis) if axis >= 0 else None for axis in values]
+    def values(key: str, default: int) -> list[int]:
+        return [int(value) for value in np.broadcast_to(np.asarray(inputs.meta.get(key, default)), (count,))]
 
-    return list(affines), axes("acquisition_axis"), axes("stacked_axis")
+    rows = zip(
+        affines, values("acquisition_axis", -1), values("stacked_axis", -1), values("physical_size", 1), strict=True
+    )
+    return [
+        _Place(affine, acquired if acquired >= 0 else None, stacked if stacked >= 0 else None, bool(physical))
+        for affine, acquired, stacked, physical in rows
+    ]
 
 
 def _device_of(network: Callable[..., Any], default: torch.device) -> torch.device:

@@ -107,6 +107,7 @@ def to_meta_tensor(volume: Volume) -> MetaTensor:
         "original_affine": volume.affine.copy(),
         "acquisition_axis": -1 if axis is None else axis,
         "stacked_axis": -1 if volume.source.regular else 2,
+        "physical_size": int(volume.source.has_physical_size),
     }
     return MetaTensor(torch.from_numpy(volume.data), affine=affine, meta=meta)
 

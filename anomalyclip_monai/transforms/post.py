@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from skimage.measure import label, regionprops
 from anomalyclip_monai.data.geometry import voxel_volume
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.transforms.calibration import Calibration
 from anomalyclip_monai.types import Affine, Record
 
 TOP_SLICES = 3
@@ -104,7 +107,10 @@ def resolve_threshold(
     if kind == "" and 0 < value <= 1:
         return Threshold(value, "given")
     raise UsageError(
-        "E_THRESHOLD", f"threshold {text!r} is none", None, "use auto, a value above 0 up to 1 or quantile:Q"
+        "E_THRESHOLD",
+        f"threshold {text!r} is none",
+        None,
+        "use auto, a value above 0 up to 1 or quantile:Q, or the .json file of a calibration",
     )
 
 
@@ -124,9 +130,9 @@ def find_lesions(
     components = label((heatmap >= threshold) & (heatmap > 0), connectivity=heatmap.ndim)
     voxel = voxel_volume(affine) if has_physical_size else 1.0
     mask = np.zeros(heatmap.shape, dtype=np.uint8)
-    lesions = []
+    lesions, smallest = [], smallest_lesion(min_volume, voxel)
     for region in regionprops(components, intensity_image=heatmap):
-        if region.area * voxel < min_volume * (1 - 1e-6):  # a determinant is rarely exact
+        if region.area < smallest:
             continue
         values = heatmap[region.slice][region.image]
         mask[region.slice][region.image] = 1
@@ -146,18 +152,31 @@ def find_lesions(
     return mask, sorted(lesions, key=lambda lesion: -lesion.peak)
 
 
+def default_min_volume(has_physical_size: bool) -> float:
+    """Volume in mm3, or number of pixels, below which a lesion is left out unless something else is asked for."""
+    return DEFAULT_MIN_VOLUME_MM3 if has_physical_size else 0.0
+
+
+def smallest_lesion(min_volume: float, voxel: float) -> int:
+    """Number of voxels of ``voxel`` mm3 that have at least ``min_volume`` mm3; a determinant is rarely exact."""
+    return math.ceil(min_volume * (1 - 1e-6) / voxel)
+
+
 class FindLesionsd(MapTransform):
     """Turn the network's heatmap under ``pred`` into everything that is reported of a case.
 
     ``pred`` becomes the lesion mask (1, X, Y, Z) uint8, a label map as viewers expect it; the heatmap moves to
-    ``heatmap``. The record gets ``slice_scores``, ``slice_axis``, ``score``, ``threshold``, ``lesions`` and, for
-    MONAI Label, ``result`` with JSON types only.
+    ``heatmap``. The record gets ``slice_scores``, ``slice_axis``, ``axes``, ``score``, ``threshold``, ``lesions`` and,
+    for MONAI Label, ``result`` with JSON types only.
 
     Args:
         keys: key of the heatmap.
-        threshold: see :func:`resolve_threshold`.
-        shipped_threshold: ``{"value", "origin"}`` of the bundle's weights.
+        threshold: see :func:`resolve_threshold`; or the file of a
+            :class:`~anomalyclip_monai.transforms.calibration.Calibration`, whose name ends in ``.json``.
+        shipped_threshold: ``{"value", "origin"}`` of the bundle's weights, fitted for slices along one axis unless its
+            ``axes`` says along how many.
         min_volume: in mm3; by default 20, and 0 pixels for photos.
+        conditions: model and settings that make the heatmap, which a calibration must share.
     """
 
     def __init__(
@@ -166,12 +185,20 @@ class FindLesionsd(MapTransform):
         threshold: str | float = "auto",
         shipped_threshold: Mapping[str, Any] | None = None,
         min_volume: float | None = None,
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(keys)
         self.threshold = threshold
         self.shipped_threshold = shipped_threshold
         self.min_volume = None if min_volume is None else float(min_volume)
-        resolve_threshold(threshold, shipped_threshold, torch.zeros(1))  # refuse a wrong one before any work
+        self.conditions = {**(conditions or {}), "min_volume": self.min_volume}
+        self.calibration: Calibration | None = None
+        # a wrong threshold is refused before any work
+        if str(threshold).strip().endswith(".json"):
+            self.calibration = Calibration.read(self._file)
+            self.calibration.require(self.conditions, self._file)
+        else:
+            resolve_threshold(threshold, shipped_threshold, torch.zeros(1))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Record:
         """Post-process one record."""
@@ -183,18 +210,29 @@ class FindLesionsd(MapTransform):
             meta = {name: value for name, value in heatmap.meta.items() if name != "affine"}
             plain = heatmap.as_tensor()
             axis = _single(meta.pop("slice_axis"))
+            axes = tuple(used for used in np.asarray(meta.pop("axes", axis)).flatten().tolist() if used >= 0)
             scores = meta.pop("slice_scores").flatten().cpu()
             halvings = _single(meta.pop("batch_halvings"))
             notes = list(record.get("notes", []))
             if halvings:
                 notes.append(f"memory ran out, the batch of slices was halved {halvings} times")
+            if self._planes_are_missing(len(axes), plain.shape[1:], source):
+                notes.append(
+                    f"slices along {len(axes)} of the {self.conditions['axes']} axes only: along the others pixels are "
+                    "too oblong (a list of axes takes them all the same)"
+                )
             if roi is not None:
                 scores = roi_slice_scores(plain, roi, axis)
-            threshold = resolve_threshold(self.threshold, self.shipped_threshold, plain, roi)
+            threshold = self._threshold(record, plain, roi)
             if threshold.origin == "uncalibrated":
                 notes.append(f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model")
+            elif self.threshold == "auto" and len(axes) != (self.shipped_threshold or {}).get("axes", 1):
+                notes.append(
+                    f"the threshold {threshold.value:g} was not fitted for slices along {len(axes)} axes: "
+                    "calibrate one on normal cases"
+                )
             affine = np.asarray(heatmap.affine, dtype=np.float64).reshape(-1, 4, 4)[0]
-            default = DEFAULT_MIN_VOLUME_MM3 if source.has_physical_size else 0.0
+            default = default_min_volume(source.has_physical_size)
             mask, lesions = find_lesions(
                 np.asarray(plain[0]) if roi is None else np.where(roi[0], plain[0], 0),
                 threshold.value,
@@ -207,6 +245,7 @@ class FindLesionsd(MapTransform):
             record |= {
                 "slice_scores": scores,
                 "slice_axis": axis,
+                "axes": axes,
                 "score": case_score(scores),
                 "threshold": threshold,
                 "lesions": lesions,
@@ -219,6 +258,24 @@ class FindLesionsd(MapTransform):
                 "threshold": threshold.value,
             }
         return record
+
+    @property
+    def _file(self) -> Path:
+        return Path(str(self.threshold).strip())
+
+    def _planes_are_missing(self, used: int, shape: Sequence[int], source: Source) -> bool:
+        """Whether fewer axes were used than asked for, of a volume that has them."""
+        asked = str(self.conditions.get("axes"))
+        return (
+            asked in ("2", "3") and used < int(asked) and min(shape) > 1 and source.has_physical_size and source.regular
+        )
+
+    def _threshold(self, record: Record, heatmap: torch.Tensor, roi: torch.Tensor | None) -> Threshold:
+        """The threshold for one case; a calibration's is refused to cases of another preset."""
+        if self.calibration is None:
+            return resolve_threshold(self.threshold, self.shipped_threshold, heatmap, roi)
+        self.calibration.require_preset((record.get("preset") or {}).get("name", "none"), self._file)
+        return Threshold(self.calibration.threshold, self.calibration.origin)
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -52,7 +52,10 @@ def test_record_after_loading(save: Save) -> None:
 
 def test_meta_data_hold_no_path(save: Save) -> None:
     meta = LoadImageCased()({"image": save()})["image"].meta
-    assert set(meta) == {"affine", "spatial_shape", "original_affine", "acquisition_axis", "stacked_axis", "space"}
+    assert set(meta) == {
+        *("affine", "spatial_shape", "original_affine", "space"),
+        *("acquisition_axis", "stacked_axis", "physical_size"),
+    }
     assert tuple(meta["spatial_shape"]) == SHAPE
     assert meta["acquisition_axis"] == -1
 

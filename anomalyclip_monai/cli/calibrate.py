@@ -1,0 +1,84 @@
+"""``anomalyclip calibrate``: fit the threshold on normal cases."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.cli.console import (
+    EXIT_CASE_FAILED,
+    EXIT_DONE,
+    add_model_options,
+    model_options,
+    progress,
+    say,
+)
+
+if TYPE_CHECKING:
+    from anomalyclip_monai.cli.console import Commands
+
+OPTIONS = ("min_volume", "slice_axis", "axes", "slice_batch", "smooth_mm", "volume")
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    calibrate = commands.add_parser(
+        "calibrate", help="fit the threshold on your own normal cases", description=run.__doc__
+    )
+    calibrate.add_argument("inputs", nargs="+", metavar="FOLDER", help="normal cases, as localize takes them")
+    calibrate.add_argument("-o", "--output", required=True, metavar="FILE", help="such as calibration.json")
+    wanted = calibrate.add_mutually_exclusive_group()
+    wanted.add_argument("--false-alarm-ml", type=float, metavar="ML", help="mask allowed in a normal case (default 1)")
+    wanted.add_argument("--false-alarm-share", type=float, metavar="S", help="the same as a share of the picture")
+    calibrate.add_argument("--quantile", type=float, metavar="Q", help="in this share of the cases, not on average")
+    add_model_options(calibrate)
+    calibrate.add_argument("--preset", default="auto", help=f"auto, {', '.join(resources.presets())}, or a YAML file")
+    calibrate.add_argument("--min-volume", type=float, metavar="MM3", help="as of localize (default 20; photos 0)")
+    calibrate.add_argument("--slice-axis", help="auto, axial, coronal, sagittal, 0, 1 or 2")
+    calibrate.add_argument(
+        "--axes", metavar="N", help="mean of N planes (1 to 3), or a list: axial,sagittal (default 1)"
+    )
+    calibrate.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
+    calibrate.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
+    calibrate.add_argument("--volume", type=int, metavar="N", help="which volume of 4D files, counted from 0")
+    calibrate.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find the smallest threshold that keeps the mask in normal cases as small as wanted.
+
+    The file holds for the same model, preset and settings: localize --threshold FILE refuses others.
+    """
+    from anomalyclip_monai.api import calibrate
+    from anomalyclip_monai.engines.calibration import Wanted
+    from anomalyclip_monai.outputs.files import whole_file
+
+    if (share := arguments.false_alarm_share) is not None:
+        wanted = Wanted(share, "share", arguments.quantile)
+    else:
+        ml = arguments.false_alarm_ml
+        wanted = Wanted(1.0 if ml is None else ml, "ml", arguments.quantile)
+    with progress(arguments.quiet) as (slices, cases):
+        found = calibrate(
+            arguments.inputs,
+            wanted,
+            preset=arguments.preset,
+            progress=slices,
+            cases=cases,
+            **model_options(arguments),
+            **{name: getattr(arguments, name) for name in OPTIONS},
+        )
+    output = Path(arguments.output)
+    with whole_file(output) as temporary:
+        temporary.write_text(found.to_json(), encoding="utf-8")
+    for failure in found.details["failed"]:
+        say(f"{failure['case']}: {failure['error']}", to=sys.stderr)
+    if not arguments.quiet:
+        count, reached = len(found.details["cases"]), found.details["reached"]
+        say(f"threshold {found.threshold:g}: {wanted.said(reached)}, of {count} normal cases -> {output}")
+        say(f"  with the threshold so far: {wanted.said(found.details['before'])}")
+        say(f"  use it: anomalyclip localize INPUT -o OUT --preset {found.preset} --threshold {output}")
+    return EXIT_CASE_FAILED if found.details["failed"] else EXIT_DONE
