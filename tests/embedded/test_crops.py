@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from anomalyclip_monai.embedded.crops import SHARES, SYNTHETIC, UNKNOWN, Crops
+
+
+def test_a_number_is_a_crop(subjects):
+    crops, again = Crops(subjects, seed=3, size=64), Crops(subjects, seed=3, size=64)
+    for index in (0, 7, 100):
+        first, second = crops[index], again[index]
+        assert torch.equal(first.image, second.image)
+        assert torch.equal(first.label, second.label)
+    assert not torch.equal(crops[0].image, Crops(subjects, seed=4, size=64)[0].image)
+    assert not torch.equal(crops[0].image, crops[1].image)
+
+
+def test_what_a_crop_holds(subjects):
+    crops = Crops(subjects, size=64)
+    for index in range(30):
+        image, label = crops[index]
+        assert image.shape == (3, 64, 64)
+        assert image.dtype == label.dtype == torch.uint8
+        assert set(label.unique().tolist()) <= {0, 1, UNKNOWN}
+
+
+@pytest.mark.parametrize("domain", ["mr_brain", "ct_head", "mr_body", "ct_body", "ultrasound", "xray"])
+def test_lesions_come_when_asked_for_and_only_then(subjects, domain):
+    crops = Crops(subjects, size=64)
+    ill = [(crops.draw(np.random.default_rng(seed), domain, lesion=True).label == 1).any() for seed in range(12)]
+    well = [(crops.draw(np.random.default_rng(seed), domain, lesion=False).label == 1).any() for seed in range(12)]
+    assert np.mean(ill) > 0.4
+    assert not any(well)
+
+
+def test_many_heads_stay_healthy():
+    assert SYNTHETIC["mr_brain"] <= 0.6
+
+
+def test_shares_are_spread_over_what_is_there(subjects):
+    only = Crops([subject for subject in subjects if subject.domain in ("ultrasound", "xray")])
+    assert only.domains == ["ultrasound", "xray"]
+    np.testing.assert_allclose(only.shares, [SHARES["ultrasound"] / 0.09, SHARES["xray"] / 0.09])
+
+
+def test_the_black_frame_of_an_endoscope_is_left_out(subjects):
+    frames = [subject for subject in subjects if subject.domain == "colonoscopy"]
+    for frame in frames:
+        frame.image[:24] = 0
+    crops = Crops(frames, size=64)
+    left_out = [(crops[index].label == UNKNOWN).float().mean() for index in range(8)]
+    assert np.mean(left_out) > 0.1

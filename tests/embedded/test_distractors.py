@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from anomalyclip_monai.embedded import distractors
+
+SIZE = 96
+
+
+@pytest.fixture
+def image():
+    return np.full((SIZE, SIZE, 3), 0.4, np.float32)
+
+
+@pytest.mark.parametrize("name", ["illumination", "glare", "instrument"])
+def test_light_and_objects_change_the_picture_and_keep_its_range(name, image):
+    for seed in range(10):
+        changed = getattr(distractors, name)(image, np.random.default_rng(seed))
+        assert changed.shape == image.shape
+        assert np.abs(changed - image).max() > 0.01
+        assert 0 <= changed.min() <= changed.max() <= 1
+
+
+def test_vessels_are_bright_thin_and_in_the_tissue(image):
+    tissue = np.zeros((SIZE, SIZE), bool)
+    tissue[30:70, 30:70] = True
+    changed = distractors.vessels(image, tissue, np.random.default_rng(0)) - image
+    assert changed.min() >= 0
+    assert changed.max() > 0.1
+    assert np.abs(changed[:26]).max() < 1e-3
+    assert (changed.max(axis=2) > 0.1).mean() < 0.15
+
+
+def test_what_is_burnt_in_is_told(image):
+    for seed in range(20):
+        changed, ink = distractors.burnt_in(image, np.random.default_rng(seed))
+        assert np.abs(changed - image)[~ink].max() < 0.11
+        assert ink.any()
+        assert not ink.all()

@@ -1,0 +1,55 @@
+import sys
+
+import pytest
+import timm
+import torch
+
+from anomalyclip_monai.embedded import start
+from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.networks import load_backbone
+from anomalyclip_monai.resources import backbone_file, bundle_root
+
+
+def test_the_bundle_starts_as_it_is():
+    network = start.starting_network("bundle")
+    shipped = load_backbone(backbone_file(bundle_root("tiny"))).state_dict()
+    for key, value in network.clip.state_dict().items():
+        assert torch.equal(value, shipped[key]), key
+
+
+@pytest.fixture
+def imagenet_package(tmp_path, monkeypatch):
+    """A package like the one with the weights, under the names of its own network."""
+    monkeypatch.setattr(start, "IMAGENET_PACKAGE", "imagenet_weights_of_a_test")
+    folder = tmp_path / "imagenet_weights_of_a_test"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("imagenet_weights_of_a_test", None)
+    torch.manual_seed(0)
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    torch.save(
+        {f"_other.{index}": value for index, value in enumerate(state.values())}, folder / "models" / "lite0.pth"
+    )
+    return state
+
+
+def test_imagenet_gives_the_encoder_and_the_bundle_the_text(imagenet_package):
+    network, shipped = start.starting_network("imagenet"), load_backbone(backbone_file(bundle_root("tiny")))
+    state, bundle = network.clip.state_dict(), shipped.state_dict()
+    encoder = "visual.conv1.encoder."
+    for key in ("conv_stem.weight", "blocks.3.1.conv_dw.weight", "blocks.6.0.bn3.running_var"):
+        assert torch.equal(state[encoder + key], imagenet_package[key])
+    for key, value in bundle.items():
+        if not key.startswith("visual."):
+            assert torch.equal(state[key], value), key
+        elif key.endswith("lateral.0.weight"):
+            assert not torch.equal(state[key], value)
+    again = start.starting_network("imagenet").clip.state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in state.items())
+
+
+def test_without_the_package_the_way_out_is_named(monkeypatch):
+    monkeypatch.setattr(start, "IMAGENET_PACKAGE", "no_such_package_anywhere")
+    with pytest.raises(UsageError, match=r"E_EXTRA.*anomalyclip-monai\[train\]"):
+        start.starting_network("imagenet")

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import torch
+
+from anomalyclip_monai.embedded.training import Plan, Training
+from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.networks import read_state_dict
+
+
+@pytest.fixture
+def plan():
+    return Plan(
+        crops=24, batch=4, warmup=1, validate_every=3, workers=0, block_rate=2e-3, stem_rate=2e-3, sparse_until=0.7
+    )
+
+
+@pytest.fixture
+def start(tiny_network, subjects, tmp_path, one_thread):
+    """Begins or goes on with a run in a folder, always from the same weights."""
+    initial = {key: value.clone() for key, value in tiny_network.clip.state_dict().items()}
+
+    def begin(folder, plan):
+        tiny_network.clip.load_state_dict(initial)
+        return Training(tiny_network, subjects[:12], plan, tmp_path / folder)
+
+    return begin
+
+
+def test_a_broken_run_ends_as_an_unbroken_one(start, plan, tmp_path):
+    start("whole", plan).run()
+    start("broken", plan).run(until=2)
+    assert start("broken", plan).step == 2
+    start("broken", plan).run()
+    whole, broken = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "broken"))
+    assert whole["step"] == broken["step"] == 6
+    for part in ("visual", "average"):
+        for key, value in whole[part].items():
+            assert torch.equal(value, broken[part][key]), key
+
+
+def test_lines_behind_the_saved_state_are_dropped(start, plan, tmp_path):
+    start("run", plan).run(until=2)
+    curve = tmp_path / "run" / "curve.jsonl"
+    with open(curve, "a") as file:
+        file.write('{"step": 2, "loss": 1}\n{"step": 3, "loss": 1}\n')
+    start("run", plan)
+    assert [json.loads(line)["step"] for line in curve.read_text().splitlines()] == [2]
+
+
+def test_a_run_with_another_plan_is_refused(start, plan):
+    start("run", plan).run(until=1)
+    with pytest.raises(UsageError, match="E_RESUME: a run with another seed is there"):
+        start("run", Plan(**{**vars_of(plan), "seed": 5}))
+
+
+def vars_of(plan):
+    return {name: getattr(plan, name) for name in plan.__slots__}
+
+
+def test_it_learns(start, plan, tmp_path):
+    plan = Plan(**{**vars_of(plan), "crops": 4 * 60, "validate_every": 1000})
+    training = start("run", plan)
+    batch = next(iter(training._batches()))
+    labels, images = batch
+    first = training._learn(images, labels)["loss"]
+    for _ in range(25):
+        training.step += 1
+        last = training._learn(images, labels)["loss"]
+    assert last < 0.8 * first
+
+
+def test_the_text_side_stays_and_the_export_loads(start, plan, tmp_path, tiny_network):
+    before = {key: value.clone() for key, value in tiny_network.clip.state_dict().items()}
+    training = start("run", plan)
+    training.run()
+    exported = read_state_dict(tmp_path / "run" / "backbone.safetensors")
+    assert set(exported) == set(before)
+    moved = [key for key, value in exported.items() if not torch.allclose(value.float(), before[key], atol=2e-3)]
+    assert moved
+    assert all(key.startswith("visual.") for key in moved)
+    tiny_network.clip.load_state_dict(exported)
+
+
+def test_validation_sees_the_average_and_leaves_the_network_alone(start, plan, monkeypatch):
+    training = start("run", plan)
+    training.held_out = ["a case"]
+    visual, seen = training.network.clip.visual, []
+    monkeypatch.setattr("anomalyclip_monai.embedded.training.predict", lambda network, cases: seen.append(network.clip))
+    monkeypatch.setattr("anomalyclip_monai.embedded.training.measure", lambda maps, cases: {"polyp.dice": 0.5})
+    monkeypatch.setattr("anomalyclip_monai.embedded.training.best_threshold", lambda maps, cases: 0.5)
+    training._validate()
+    assert seen[0].visual is training.average
+    assert training.network.clip.visual is visual
+
+
+def test_only_the_last_checkpoints_are_kept(start, plan, tmp_path):
+    start("run", Plan(**{**vars_of(plan), "validate_every": 1})).run()
+    assert len(list((tmp_path / "run").glob("checkpoint_*.safetensors"))) <= 3
+
+
+def test_the_rate_rises_then_falls(start, plan):
+    training = start("run", Plan(**{**vars_of(plan), "warmup": 2, "crops": 400}))
+    rates = []
+    for step in range(0, 101, 10):
+        training.step = step
+        rates.append(training._rate())
+    assert rates[0] == pytest.approx(0.5)
+    assert rates[1] > 0.9
+    assert rates[1:] == sorted(rates[1:], reverse=True)
+    assert rates[-1] == pytest.approx(0.01)
