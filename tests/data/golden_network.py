@@ -69,7 +69,8 @@ def rebuild(folder: Path) -> Golden:
     )
     network.load_state_dict(prompts_from_authors({"prompt_learner": prompts}))
     images = _images(sizes["batch"], sizes["size"], seed=0)
-    return Golden(network, images, np.load(folder / "tiny_a_0.npz"), sizes["features"])
+    with np.load(folder / "tiny_a_0.npz") as expected:
+        return Golden(network, images, dict(expected), sizes["features"])
 
 
 def _normal(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -48,8 +48,9 @@ class TrainingReport:
         if idist.get_rank() > 0:
             return
         prompts = {key: value.detach().cpu().clone() for key, value in engine.network.state_dict().items()}
-        with whole_file(self.output_dir / "model.pt") as temporary:
-            torch.save(prompts, temporary)
+        # Given a name instead of a file torch writes it into the archive: the hash would be another each time.
+        with whole_file(self.output_dir / "model.pt") as temporary, open(temporary, "wb") as file:
+            torch.save(prompts, file)
         write_json(self.output_dir / "training.json", self.content(engine))
 
     def content(self, engine: PromptTrainer) -> dict[str, Any]:

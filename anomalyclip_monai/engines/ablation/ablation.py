@@ -1,0 +1,321 @@
+"""Learn the prompts of every row, measure each, and compare them with the base."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples
+from anomalyclip_monai.data.loading import known_cause
+from anomalyclip_monai.engines.ablation.rows import GROUPS, Nouns, Row, base_row, changed_rows
+from anomalyclip_monai.engines.ablation.table import SCHEMA, write_ablation
+from anomalyclip_monai.engines.evaluation import bundle_evaluator
+from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
+from anomalyclip_monai.engines.prompts import learn_prompts
+from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
+from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.networks.prompts import text_tower
+from anomalyclip_monai.networks.sentences import NOUNS
+from anomalyclip_monai.networks.towers import vision_tower
+from anomalyclip_monai.types import PathLike
+from anomalyclip_monai.weights.choice import ModelChoice, bundle_config
+
+logger = logging.getLogger(__name__)
+
+NETWORK = "anomalyclip_monai.networks.AnomalyCLIP"
+REMEMBERING = "anomalyclip_monai.engines.ablation.remembering.RememberingCLIP"
+
+
+class Ablation:
+    """The ablation table of one network on one data set.
+
+    Prompts of a row lie in ``output_dir/rows/<row>/prompts`` and serve every data set that is measured; its report in
+    ``output_dir/rows/<row>/<dataset>``. What is there already is not done again.
+
+    Args:
+        choice: the bundle, or a backbone in its place.
+        auxiliary: (name of a data set, its folder), one or more, from which prompts are learned.
+        dataset: the set that is measured.
+        dataset_dir: its folder.
+        output_dir: see above; the table goes to ``output_dir/<dataset>``.
+        device: of the network.
+        epochs: of learning; None for the bundle's.
+        seeds: of prompts and order; measures are means over them.
+        nouns: what auxiliary and measured images show; None to take it from the sets.
+        groups: keys of :data:`GROUPS`; all by default.
+        evaluation: further values for the bundle's ``evaluate.json``, such as ``limit``.
+
+    Raises:
+        UsageError: an option is wrong, the bundle's network is no AnomalyCLIP, or auxiliary images would be measured.
+        NoInputError: a data set is not there.
+        WeightsError: weights are missing or damaged.
+    """
+
+    def __init__(
+        self,
+        choice: ModelChoice,
+        auxiliary: Sequence[tuple[str, PathLike]],
+        dataset: str,
+        dataset_dir: PathLike,
+        output_dir: PathLike,
+        *,
+        device: torch.device | str = "cpu",
+        epochs: int | None = None,
+        seeds: Sequence[int] = (111,),
+        nouns: tuple[str, str] | None = None,
+        groups: Sequence[str] | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+    ) -> None:
+        if unknown := [group for group in groups or () if group not in GROUPS]:
+            raise UsageError("E_OPTION", f"no rows {', '.join(unknown)}", None, f"choose from: {', '.join(GROUPS)}")
+        self.choice = choice
+        self.auxiliary = list(auxiliary)
+        self.dataset, self.dataset_dir = dataset, dataset_dir
+        self.output_dir = Path(output_dir).expanduser()
+        self.device = device
+        self.epochs = epochs
+        self.seeds = list(seeds)
+        self.evaluation = dict(evaluation or {})
+        learned = {name: find_samples(name, root) for name, root in self.auxiliary}
+        measured = {dataset: find_samples(dataset, dataset_dir)}
+        if shared := _images(learned) & _images(measured):
+            what = f"{len(shared)} of the images to be measured are auxiliary ones"
+            raise UsageError("E_AUXILIARY", what, dataset_dir, "learn from another data set")
+        rows, self.image_score = _rows(choice, Nouns(*(nouns or (noun_of(learned), noun_of(measured)))))
+        self.rows = [row for row in rows if not row.group or not groups or row.group in groups]
+
+    @property
+    def folder(self) -> Path:
+        """Of the table."""
+        return self.output_dir / self.dataset
+
+    def run(self, done: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:
+        """Do what is not done yet and write the table; -> content of ``ablation.json``.
+
+        A row that cannot be built is in the table with the reason; what is wrong with the base ends the run.
+
+        Args:
+            done: called with the entry of each row.
+
+        Raises:
+            AnomalyCLIPError: the base cannot be learned or measured, or nothing can be written.
+        """
+        entries: dict[str, dict[str, Any]] = {}
+        side = _image_side(self.rows[0])
+        for row in self._in_order():
+            if _image_side(row) != side:  # no other row needs those features
+                side = _image_side(row)
+                shutil.rmtree(self._measured, ignore_errors=True)
+            try:
+                if row.problem:
+                    raise UsageError("E_ROW", row.problem)
+                entries[row.key] = self._entry(row)
+            except (UsageError, WeightsError) as error:
+                if not row.group:
+                    raise
+                entries[row.key] = {"key": row.key, "group": row.group, "title": row.title, "error": str(error)}
+            if done is not None:
+                done(entries[row.key])
+        base = self._report(self.rows[0])
+        content = self._content(base, [entries[row.key] for row in self.rows])
+        write_ablation(content, self.folder)
+        shutil.rmtree(self._work, ignore_errors=True)
+        return content
+
+    def _in_order(self) -> Iterator[Row]:
+        """The base, and with it all that share its image features; then those of one image side after the other."""
+        yield from sorted(self.rows, key=lambda row: bool(_image_side(row)))
+
+    def _entry(self, row: Row) -> dict[str, Any]:
+        trainings = self._learn(row) if row.prompts == "learned" else []
+        report = self._measure(row)
+        base = report if not row.group else self._report(self.rows[0])
+        ours, theirs = (found["methods"][name]["measures"] for found, name in ((report, row.method), (base, MODEL)))
+        tests = (report["comparison"] or {"measures": {}})["measures"]
+        differences = {
+            name: {"difference": ours[name]["value"] - theirs[name]["value"], **tests.get(name, {})}
+            for name in ours
+            if row.group and "value" in ours[name] and "value" in theirs.get(name, {})
+        }
+        return {
+            "key": row.key,
+            "group": row.group,
+            "title": row.title,
+            "network": dict(row.network),
+            "network_in_learning": dict(row.network if row.taught is None else row.taught),
+            "loss": row.terms,
+            "prompts": row.prompts,
+            "epochs": len(trainings[0]["curve"]) if trainings else None,
+            "final_losses": [training["curve"][-1]["loss"] for training in trainings],
+            "measures": ours,
+            "difference": differences,
+            "failed": report["failed"],
+            "seconds": {
+                "learning": round(sum(training["seconds"] for training in trainings), 1),
+                "measuring": report["seconds"],
+            },
+            "report": f"../rows/{row.key}/{self.dataset}/report.html",
+        }
+
+    def _learn(self, row: Row) -> list[dict[str, Any]]:
+        changes = row.network if row.taught is None else row.taught
+        return learn_prompts(
+            self.choice.root,
+            self.auxiliary,
+            self._place(row) / "prompts",
+            seeds=self.seeds,
+            device=self.device,
+            options={
+                **self._network(changes),
+                "terms": row.terms,
+                "epochs": self.epochs,
+                "log": False,
+                # of one image side at a time, for all rows that share it
+                "train#data#folder": str(self._work / "slices"),
+                "train#dataset#folder": str(self._work / "features"),
+            },
+        )
+
+    def _measure(self, row: Row) -> dict[str, Any]:
+        """The report of a row, as an earlier run left it if nothing has changed."""
+        prompts = [self.choice.prompts_file()] if row.prompts == "shipped" else self._prompts(row)
+        network = {"_target_": REMEMBERING, "folder": str(self._measured), **row.network}
+        chosen = replace(self.choice, prompts=prompts[0], overrides=self._network(network))
+        methods = [row.method] if row.group else [MODEL, *TRIVIAL]
+        compared = row.group and self.evaluation.get("bootstrap") != 0
+        evaluator = bundle_evaluator(
+            chosen,
+            {
+                **self.evaluation,
+                "device": self.device,
+                "dataset_name": self.dataset,
+                "dataset_dir": str(self.dataset_dir),
+                "output_dir": str(self._place(row)),
+                "methods": methods,
+                "seeds": [str(path) for path in prompts] if row.method == MODEL else [],
+                "against": str(self._report_file(self.rows[0])) if compared else None,
+            },
+        )
+        if (finished := evaluator.evaluation.finished()) is not None:
+            return finished
+        try:
+            evaluator.run()
+        except CaseError as error:
+            if error.code != "E_CASES":
+                raise
+            logger.warning("%s: %s", row.title, error)
+        return evaluator.report
+
+    def _network(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """What was chosen, with other arguments of the network."""
+        chosen = copy.deepcopy(self.choice.overrides)  # MONAI writes what is below an entry into the entry itself
+        return {**chosen, **{f"network_def#{name}": value for name, value in changes.items()}}
+
+    def _prompts(self, row: Row) -> list[Path]:
+        """Files of a row's prompts; sentences need none, and name those of the network that they stand beside."""
+        place = self._place(row if row.prompts == "learned" else self.rows[0]) / "prompts"
+        folders = [place] if len(self.seeds) == 1 else [place / f"seed_{seed}" for seed in self.seeds]
+        return [folder / "model.pt" for folder in folders]
+
+    def _place(self, row: Row) -> Path:
+        return self.output_dir / "rows" / row.key
+
+    @property
+    def _work(self) -> Path:
+        return self.output_dir / "work"
+
+    @property
+    def _measured(self) -> Path:
+        return self._work / "measured"
+
+    def _report_file(self, row: Row) -> Path:
+        return self._place(row) / self.dataset / "report.json"
+
+    def _report(self, row: Row) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(self._report_file(row).read_text(encoding="utf-8"))
+        return report
+
+    def _content(self, base: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        training = json.loads((self._prompts(self.rows[0])[0].parent / "training.json").read_text(encoding="utf-8"))
+        copied = ("dataset", "title", "complete", "note", "protocol", "measure_titles", "primary", "bootstrap")
+        measured = {name: base["samples"][name] for name in ("count", "normal", "abnormal", "groups", "sha256")}
+        return {
+            "schema": SCHEMA,
+            **{name: base[name] for name in (*copied, "model", "options", "versions", "device")},
+            "model_title": base["methods"][MODEL]["title"],
+            "trained_on": base.get("trained_on", ""),
+            "samples": measured,
+            "auxiliary": training["data"],
+            "training": {**training["options"], "epochs": len(training["curve"]), "seeds": self.seeds},
+            "image_score": self.image_score,
+            "rows": list(entries),
+            "trivial": {
+                name: {"title": base["methods"][name]["title"], "measures": base["methods"][name]["measures"]}
+                for name in TRIVIAL
+            },
+            "seconds": round(sum(sum(entry["seconds"].values()) for entry in entries if "seconds" in entry), 1),
+            "warnings": base["warnings"],
+        }
+
+
+def _image_side(row: Row) -> dict[str, Any]:
+    """What a row changes of the image side; nothing for rows that share the base's features."""
+    return {name: row.network[name] for name in ("local_attention", "feature_layers") if name in row.network}
+
+
+def noun_of(sets: Mapping[str, Sequence[Sample]]) -> str | None:
+    """What the images of data sets show: the noun of their preset, else their only class; None if that is not one."""
+    nouns = set()
+    for dataset, samples in sets.items():
+        named = NOUNS.get(LAYOUTS[dataset].preset, "object")
+        nouns |= {named} if named != "object" else {sample.category.replace("_", " ") for sample in samples}
+    noun = nouns.pop() if len(nouns) == 1 else None
+    return None if noun in LAYOUTS else noun
+
+
+def _images(sets: Mapping[str, Sequence[Sample]]) -> set[Path]:
+    return {sample.image.resolve() for samples in sets.values() for sample in samples}
+
+
+def _rows(choice: ModelChoice, nouns: Nouns) -> tuple[list[Row], str]:
+    """Rows of a bundle's network, those that cannot be built with the reason; and its kind of image score."""
+    parser = bundle_config(choice, {})
+    definition = parser.get("network_def")
+    if definition.get("_target_") != NETWORK:
+        what = f"the network is a {definition.get('_target_')}, the rows are changes of {NETWORK}"
+        raise UsageError("E_MODEL", what, choice.root, "choose another model")
+    try:
+        network: AnomalyCLIP = parser.get_parsed_content("network_def")
+    except Exception as error:
+        known = known_cause(error)
+        if known is None:
+            raise
+        raise known from error
+    given = {name: parser.get_parsed_content(f"network_def#{name}") for name in definition if name not in _NO_ARGUMENTS}
+    defaults = inspect.signature(AnomalyCLIP).parameters.items()
+    settings = {name: value.default for name, value in defaults if name != "clip"} | given
+    blocks = len(vision_tower(network.clip.visual).blocks), len(text_tower(network.clip).blocks)
+    rows = [base_row(settings), *changed_rows(settings, *blocks, nouns)]
+    return [replace(row, problem=row.problem or _problem(network, given, row)) for row in rows], network.image_score
+
+
+_NO_ARGUMENTS = ("_target_", "clip")
+
+
+def _problem(network: AnomalyCLIP, given: Mapping[str, Any], row: Row) -> str | None:
+    """Why the network of a row cannot be built on this backbone."""
+    try:
+        for changes in (row.network, row.taught or {}):
+            AnomalyCLIP(network.clip, **{**given, **changes})
+    except (ValueError, WeightsError) as error:
+        return str(error)
+    return None
