@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = model_options(arguments)
     chosen.pop("device")
     choice = choose_model(**chosen)
-    options |= choice.overrides
+    options |= choice.own_overrides()
     with _processes(arguments.device) as device, _bars(arguments.quiet or idist.get_rank() > 0) as watch:
         reports = learn_prompts(
             choice.root,

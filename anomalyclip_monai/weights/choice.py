@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ class ModelChoice:
     prompts: PathLike | None = None
     backbone: str | None = None
     weights: str | None = None
+
+    def own_overrides(self) -> dict[str, Any]:
+        """A copy of ``overrides`` to give away: MONAI writes what is below an entry into the entry itself."""
+        return copy.deepcopy(self.overrides)
 
     def prompts_file(self) -> Path:
         """File of the learned prompts.
@@ -103,7 +108,7 @@ def bundle_config(choice: ModelChoice, overrides: dict[str, Any]) -> ConfigParse
     """The bundle's inference definition with what was chosen and further overrides, by id."""
     parser = ConfigParser()
     parser.read_config(resources.inference_config(choice.root))
-    parser.update({"bundle_root": str(choice.root), **choice.overrides, **overrides})
+    parser.update({"bundle_root": str(choice.root), **choice.own_overrides(), **overrides})
     return parser
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from anomalyclip_monai import resources
 
@@ -66,7 +67,9 @@ def monai_bundle() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(
         *arguments: str, cwd: Path, launcher: tuple[str, ...] = (sys.executable, "-m")
     ) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
+        # Sums depend on the number of threads: as many as here, so that results are equal to the last bit.
+        threads = str(torch.get_num_threads())
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run(
             [*launcher, "monai.bundle", *arguments],
             cwd=cwd,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 import logging
@@ -217,7 +216,7 @@ class Ablation:
 
     def _network(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """What was chosen, with other arguments of the network."""
-        chosen = copy.deepcopy(self.choice.overrides)  # MONAI writes what is below an entry into the entry itself
+        chosen = self.choice.own_overrides()
         return {**chosen, **{f"network_def#{name}": value for name, value in changes.items()}}
 
     def _prompts(self, row: Row) -> list[Path]:

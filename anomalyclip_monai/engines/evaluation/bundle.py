@@ -31,7 +31,7 @@ def bundle_evaluator(choice: ModelChoice, overrides: Mapping[str, Any]) -> SetEv
         raise UsageError("E_MODEL", "this bundle has no evaluate.json", choice.root, "choose another one")
     parser = ConfigParser()
     parser.read_config([resources.inference_config(choice.root), overlay])
-    parser.update({"bundle_root": str(choice.root), **choice.overrides})
+    parser.update({"bundle_root": str(choice.root), **choice.own_overrides()})
     if choice.prompts or choice.backbone:  # these take the place of the checkpoint that the bundle's handlers load
         parser.update({"fingerprint": choice.fingerprint(), "seeds": [str(choice.prompts_file())], "handlers": []})
     parser.update(dict(overrides))
