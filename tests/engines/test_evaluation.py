@@ -345,6 +345,7 @@ def test_classes_are_measured_apart_and_then_averaged(tmp_path):
 
 def test_volumes_equal_the_measures_of_the_library(volumes, tmp_path):
     report = evaluate("lgg", volumes, tmp_path / "out")
+    assert report["note"].endswith(" of the 110 patients of the published set")
     found = []
     for case in sorted(volumes.iterdir()):
         image = LoadImageCased()({"image": str(case / "flair.nii.gz")})

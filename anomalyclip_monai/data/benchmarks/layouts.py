@@ -88,6 +88,7 @@ class Layout:
         folder: regular expression for the names of folders that :func:`find_all` takes for it, in lower case without
             anything but letters and digits; empty: never.
         sizes: normal and abnormal images of the published test set, None where that is unknown or open.
+        patients: patients of the published set, where it counts patients rather than images.
         sequences: first and last frame number of sequences that are known.
         block: frames of other numbers are grouped in blocks of so many, the mean length of the set's sequences.
     """
@@ -99,6 +100,7 @@ class Layout:
     source: str
     folder: str = ""
     sizes: tuple[int, int] | None = None
+    patients: int | None = None
     sequences: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     block: int = 0
 
@@ -467,6 +469,7 @@ LAYOUTS: Mapping[str, Layout] = {
         "mr_brain",
         "Buda et al. 2019, doi 10.1016/j.compbiomed.2019.05.002, kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation",
         folder="(?:tcga)?lgg.*|kaggle3m",
+        patients=110,
     ),
     "open_ms": Layout(
         "open_ms",
@@ -481,6 +484,7 @@ LAYOUTS: Mapping[str, Layout] = {
         "mr_brain",
         "Lesjak et al. 2018, doi 10.1007/s12021-017-9348-7, github.com/muschellij2/open_ms_data",
         folder="openms.*",
+        patients=30,
     ),
     "normal_volumes": Layout(
         "Healthy volumes",

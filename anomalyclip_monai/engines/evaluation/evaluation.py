@@ -165,13 +165,16 @@ class Evaluation:
 
     def completeness(self) -> tuple[bool, str]:
         """Whether the whole published set was measured, and a note where it was not or cannot be told."""
-        sizes = LAYOUTS[self.dataset].sizes
+        sizes, patients = LAYOUTS[self.dataset].sizes, LAYOUTS[self.dataset].patients
         what = "volumes" if self.protocol.volumes else "images"
         count = len(self.samples)
         if sizes is not None and count != sum(sizes):
             if count < sum(sizes):
                 return False, f"{count} of the {sum(sizes)} {what} of the published set"
             return False, f"{count} {what}, more than the {sum(sizes)} of the published set"
+        groups = len({sample.group for sample in self.samples})
+        if patients is not None and groups < patients:
+            return False, f"{groups} of the {patients} patients of the published set"
         if count < self.found:
             return False, f"{count} of the {self.found} {what} that are there"
         return True, ""
