@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 import re
 import sys
@@ -65,12 +67,26 @@ def read_itk(path: PathLike, volume: int | None = None) -> Volume:
         with warnings.catch_warnings():
             # ITK loads its modules when they are first used, and dies if one of SWIG's warnings is made an error.
             warnings.simplefilter("ignore")
+            itk.ImageIOFactory  # noqa: B018 # loads ITK
+            _keep_swig_types()
             return _read(path, volume)
     except CaseError:
         raise
     except Exception as error:  # ITK raises RuntimeError with lines of its own source
         what = f"not a readable {_format(path)} file ({type(error).__name__})"
         raise CaseError("E_ITK", what, path, "copy it again") from error
+
+
+@functools.cache
+def _keep_swig_types() -> None:
+    """Keep what ITK's wrapper, made by SWIG, would free when the interpreter ends.
+
+    Its destructor makes a new object of a type that may be gone by then, and the process ends with a segmentation
+    fault after all work is done.
+    """
+    runtime = sys.modules.get("swig_runtime_data4")
+    if runtime is not None and hasattr(runtime, "type_pointer_capsule"):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(runtime.type_pointer_capsule))
 
 
 def _format(path: Path) -> str:
