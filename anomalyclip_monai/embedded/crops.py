@@ -42,7 +42,7 @@ SUBJECT_SHARES: Mapping[str, float] = {
 """Subject -> weight within its domain; 1 for the others. One MS patient must not teach that ventricles have lesions."""
 
 SYNTHETIC: Mapping[str, float] = {
-    "mr_brain": 0.52,
+    "mr_brain": 0.45,
     "colonoscopy": 0.5,
     "ct_head": 0.55,
     "ultrasound": 0.55,
@@ -153,7 +153,10 @@ def _show(subject: Subject, rng: np.random.Generator, size: int) -> tuple[Framed
     image, contrast = framed.image[..., 0], CONTRAST_OF.get(subject.name, subject.name.rpartition("_")[2])
     if framed.classes is not None:
         brain = image > 0.04
-        image, contrast = anatomy.recontrast(image, framed.classes, rng)
+        if rng.random() < 0.25:  # the T1 itself, whose deep nuclei and vessels no painting has
+            image, contrast = anatomy.intensity_curve(image, rng), ""
+        else:
+            image, contrast = anatomy.recontrast(image, framed.classes, rng)
         if rng.random() < 0.5:
             image = anatomy.paint_head(image, brain, rng)
     elif subject.domain in ("mr_brain", "mr_body"):
@@ -177,7 +180,7 @@ def _cut(subject: Subject, rng: np.random.Generator) -> Picture:
     axes = list(subject.axes)
     weights = _normalised([2.5 if axis == 2 else 1.0 for axis in axes])
     axis = int(rng.choice(axes, p=weights))
-    if rng.random() < 0.15:  # also the ends of the volume, where there is little or nothing to see
+    if rng.random() < 0.25:  # also the ends of the volume, where there is little or nothing to see
         return subject.cut(axis, int(rng.integers(subject.image.shape[axis])))
     return subject.cut(axis, int(rng.choice(subject.cuts[axis])))
 

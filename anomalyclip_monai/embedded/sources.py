@@ -22,6 +22,20 @@ from anomalyclip_monai.types import PathLike
 ORGANS = ("colonoscopy", "brain_mr", "head_ct", "ultrasound")
 """What can be left out of a training, to measure what the model does on an organ it never saw."""
 
+FOLDERS = (
+    "sts_sarcoma",
+    "open_ms",
+    "normal_volumes",
+    "normal_heads_dcmqa",
+    "abdomen_mr",
+    "head_ct_slices",
+    "mbh_ct_hemorrhage",
+    "kvasir_256",
+    "busi",
+    "chest_xray_normal_224",
+)
+"""The sets that are read; others in the data folder have no labels, or may not enter the weights."""
+
 HELD_OUT = frozenset({"t2_thick_slices", "STS_024"})
 """Subjects whose number is too small for a random split and that validate: a head with skull, a sarcoma."""
 
@@ -135,10 +149,9 @@ def read_subjects(root: PathLike, *, leave_out: str | None = None) -> list[Subje
 
 
 def fingerprint(root: PathLike) -> dict[str, str]:
-    """Set -> sha256 over the names and contents of its files."""
-    root = Path(root)
+    """Set -> sha256 over the names and contents of its files, for the sets that are read."""
     found = {}
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name != "magnetic_tile"):
+    for folder in sorted(path for name in FOLDERS if (path := Path(root) / name).is_dir()):
         digest = hashlib.sha256()
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             digest.update(str(file.relative_to(folder)).encode())

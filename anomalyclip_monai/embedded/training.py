@@ -23,7 +23,7 @@ from anomalyclip_monai.embedded.sources import Subject
 from anomalyclip_monai.embedded.sparse import SparseTower, choose_tokens
 from anomalyclip_monai.embedded.validation import best_threshold, held_out_cases, measure, predict
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.networks import AnomalyCLIP, read_state_dict
 from anomalyclip_monai.networks.dual_path import encode_image
 from anomalyclip_monai.networks.towers import vision_tower
 
@@ -33,7 +33,7 @@ FROZEN = ("conv_stem", "bn1", "blocks.0.", "blocks.1.")
 """First stages of the encoder, whose edges and colours suit every picture: kept, which also saves their gradients."""
 
 KEPT = 3
-"""Number of last checkpoints that are kept beside the final weights."""
+"""Number of last checkpoints that are kept, and whose mean the run ends with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,7 @@ class Training:
         self.save()
         if self.progress >= 1:
             self._validate()
+            self._average_checkpoints()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Labels and images of the batches from the present step on, drawn by another process."""
@@ -226,8 +227,15 @@ class Training:
         )
 
     def _validate(self) -> None:
+        """Measure the averaged weights on the held-out subjects and keep them as a checkpoint."""
         if not self.held_out:
             return
+        self._measure()
+        self.export(self.folder / f"checkpoint_{self.step:06d}.safetensors")
+        for old in sorted(self.folder.glob("checkpoint_*.safetensors"))[:-KEPT]:
+            old.unlink()
+
+    def _measure(self) -> None:
         network = copy.copy(self.network)
         network._modules = dict(network._modules)
         network.clip = copy.copy(self.network.clip)
@@ -240,9 +248,18 @@ class Training:
                 "best_threshold": best_threshold(maps, self.held_out),
             }
         )
-        self.export(self.folder / f"checkpoint_{self.step:06d}.safetensors")
-        for old in sorted(self.folder.glob("checkpoint_*.safetensors"))[:-KEPT]:
-            old.unlink()
+
+    def _average_checkpoints(self) -> None:
+        """The mean of the last checkpoints is what the run ends with: calmer than any one of them."""
+        states = [read_state_dict(file) for file in sorted(self.folder.glob("checkpoint_*.safetensors"))[-KEPT:]]
+        if not states:
+            return
+        mean = self.average.state_dict()
+        for key, value in mean.items():
+            if value.is_floating_point():
+                value.copy_(torch.stack([state[f"visual.{key}"].float() for state in states]).mean(dim=0))
+        self._measure()
+        self.export(self.folder / "backbone.safetensors")
 
     def export(self, file: Path) -> None:
         """Write the averaged image side and the text side as one half-precision backbone."""

@@ -138,7 +138,7 @@ def test_about_a_seventh_of_the_patients_validates():
     assert 0.12 < np.mean(held_out) < 0.18
 
 
-def test_fingerprint_follows_content_and_leaves_the_tiles_out(tmp_path, write_photo):
+def test_fingerprint_follows_content_of_what_is_read(tmp_path, write_photo):
     photo = write_photo("kvasir_256/images/a.png", np.zeros((4, 4)))
     write_photo("magnetic_tile/a.png", np.zeros((4, 4)))
     before = fingerprint(tmp_path)

@@ -94,9 +94,20 @@ def test_validation_sees_the_average_and_leaves_the_network_alone(start, plan, m
     assert training.network.clip.visual is visual
 
 
-def test_only_the_last_checkpoints_are_kept(start, plan, tmp_path):
-    start("run", Plan(**{**vars_of(plan), "validate_every": 1})).run()
-    assert len(list((tmp_path / "run").glob("checkpoint_*.safetensors"))) <= 3
+def test_a_run_ends_with_the_mean_of_its_last_checkpoints(start, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("anomalyclip_monai.embedded.training.measure", lambda maps, cases: {"polyp.dice": 0.5})
+    monkeypatch.setattr("anomalyclip_monai.embedded.training.predict", lambda network, cases: None)
+    monkeypatch.setattr("anomalyclip_monai.embedded.training.best_threshold", lambda maps, cases: 0.5)
+    training = start("run", Plan(**{**vars_of(plan), "validate_every": 1}))
+    training.held_out = ["a case"]
+    training.run()
+    files = sorted((tmp_path / "run").glob("checkpoint_*.safetensors"))
+    assert [file.stem for file in files] == ["checkpoint_000004", "checkpoint_000005", "checkpoint_000006"]
+    key = "visual.transformer.resblocks.0.mlp.c_fc.weight"
+    mean = sum(read_state_dict(file)[key].float() for file in files) / 3
+    torch.testing.assert_close(
+        read_state_dict(tmp_path / "run" / "backbone.safetensors")[key].float(), mean, atol=1e-3, rtol=0
+    )
 
 
 def test_the_rate_rises_then_falls(start, plan):
