@@ -12,6 +12,7 @@ from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
     add_model_options,
+    add_slice_options,
     model_options,
     progress,
     say,
@@ -37,12 +38,7 @@ def add(commands: Commands) -> None:
     add_model_options(calibrate)
     calibrate.add_argument("--preset", default="auto", help=f"auto, {', '.join(resources.presets())}, or a YAML file")
     calibrate.add_argument("--min-volume", type=float, metavar="MM3", help="as of localize (default 20; photos 0)")
-    calibrate.add_argument("--slice-axis", help="auto, axial, coronal, sagittal, 0, 1 or 2")
-    calibrate.add_argument(
-        "--axes", metavar="N", help="mean of N planes (1 to 3), or a list: axial,sagittal (default 1)"
-    )
-    calibrate.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
-    calibrate.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
+    add_slice_options(calibrate)
     calibrate.add_argument("--volume", type=int, metavar="N", help="which volume of 4D files, counted from 0")
     calibrate.set_defaults(run=run)
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.cli.ablation import add_ablation_options, check_ablation_options, run_ablation
-from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_DONE, add_model_options, model_options, say
+from anomalyclip_monai.cli.console import (
+    EXIT_CASE_FAILED,
+    EXIT_DONE,
+    add_model_options,
+    add_slice_options,
+    model_options,
+    say,
+)
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
 
 if TYPE_CHECKING:
@@ -44,10 +51,7 @@ def add(commands: Commands) -> None:
         "--preset", help=f"auto, {', '.join(resources.presets())}, or a YAML file (default: the set's)"
     )
     evaluate.add_argument("--threshold", help="auto, or a value above 0 up to 1, for Dice and false mask")
-    evaluate.add_argument("--slice-axis", help="of volumes: auto, axial, coronal, sagittal, 0, 1 or 2")
-    evaluate.add_argument("--axes", metavar="N", help="of volumes: mean of N planes, or a list (default 1)")
-    evaluate.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
-    evaluate.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
+    add_slice_options(evaluate)
     evaluate.add_argument("--volume", type=int, metavar="N", help="which volume of 4D files, counted from 0")
     add_ablation_options(evaluate)
     evaluate.set_defaults(run=run)

@@ -13,6 +13,7 @@ from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
     add_model_options,
+    add_slice_options,
     lesions,
     model_options,
     progress,
@@ -39,12 +40,7 @@ def add(commands: Commands) -> None:
         "--threshold", help="auto, a value above 0 up to 1, quantile:Q of the case's heatmap, or a calibration's file"
     )
     localize.add_argument("--min-volume", type=float, metavar="MM3", help="drop smaller lesions (default 20; photos 0)")
-    localize.add_argument("--slice-axis", help="auto, axial, coronal, sagittal, 0, 1 or 2")
-    localize.add_argument(
-        "--axes", metavar="N", help="mean of N planes (1 to 3), or a list: axial,sagittal (default 1)"
-    )
-    localize.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
-    localize.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
+    add_slice_options(localize)
     localize.add_argument("--series", metavar="N", help="only the DICOM series with this number or UID")
     localize.add_argument("--volume", type=int, metavar="N", help="which volume of a 4D file, counted from 0")
     localize.add_argument(
