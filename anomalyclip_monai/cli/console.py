@@ -45,7 +45,10 @@ def add_slice_options(parser: argparse.ArgumentParser) -> None:
     """How a volume is cut into slices and put together again, for every command that scores volumes."""
     parser.add_argument("--slice-axis", help="of volumes: auto, axial, coronal, sagittal, 0, 1 or 2")
     parser.add_argument(
-        "--axes", metavar="N", help="of volumes: mean of N planes (1 to 3), or a list: axial,sagittal (default 1)"
+        "--axes",
+        metavar="N",
+        help="of volumes: auto (three planes where pixels allow it, else one), mean of N planes (1 to 3), or a list: "
+        "axial,sagittal (default: the bundle's; auto of tiny, 1 of vitl14_336)",
     )
     parser.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
     parser.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")

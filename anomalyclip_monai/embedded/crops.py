@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -29,13 +30,13 @@ SHARES: Mapping[str, float] = {
 """Domain -> share of the crops; what a training lacks is spread over the others."""
 
 SUBJECT_SHARES: Mapping[str, float] = {
-    "mni152": 0.42,
-    "flair_synthsr": 0.25,
+    "mni152": 0.38,
+    "flair_synthsr": 0.22,
     "t1_sag_4p8mm": 0.13,
-    "patient19_flair": 0.06,
+    "patient19_flair": 0.12,
     "patient19_t1post": 0.05,
     "patient19_t1": 0.05,
-    "patient19_t2": 0.03,
+    "patient19_t2": 0.05,
     "ct_head_template": 14.0,
     "cmb_crc_scan001_t2": 3.0,
 }
@@ -100,6 +101,12 @@ class Crops(Dataset[Crop]):
     def __len__(self) -> int:
         return self.length
 
+    def of_size(self, size: int) -> Crops:
+        """The same crops with another side."""
+        other = copy.copy(self)
+        other.size = size
+        return other
+
     def __getitem__(self, index: int) -> Crop:
         """The crop of this number."""
         return self.draw(np.random.default_rng([self.seed, index]))
@@ -149,7 +156,7 @@ def _show(subject: Subject, rng: np.random.Generator, size: int) -> tuple[Framed
     if subject.domain in ("ultrasound", "xray"):
         return frame(picture, size, rng, zoom=(0.95, 1.4), bend=0.2), ""
     window = content_window(picture, rng) if rng.random() < 0.7 else None
-    framed = frame(picture, size, rng, zoom=(0.75, 1.2) if window else (0.85, 1.35), window=window)
+    framed = frame(picture, size, rng, zoom=(0.75, 1.3) if window else (0.85, 1.5), window=window)
     image, contrast = framed.image[..., 0], CONTRAST_OF.get(subject.name, subject.name.rpartition("_")[2])
     if framed.classes is not None:
         brain = image > 0.04

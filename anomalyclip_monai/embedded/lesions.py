@@ -349,7 +349,7 @@ def opacity(scene: Scene) -> Result:
 
 KINDS: dict[str, tuple[tuple[Callable[[Scene], Result], float], ...]] = {
     "mr_brain": (
-        (mass, 0.42), (ring, 0.17), (spots, 0.15), (cavity, 0.06), (meningioma, 0.07), (foreign, 0.08), (texture, 0.05)
+        (mass, 0.36), (ring, 0.15), (spots, 0.23), (cavity, 0.06), (meningioma, 0.07), (foreign, 0.08), (texture, 0.05)
     ),
     "mr_body": ((mass, 0.5), (ring, 0.15), (spots, 0.1), (foreign, 0.15), (texture, 0.1)),
     "ct_body": ((mass, 0.5), (ring, 0.15), (spots, 0.1), (foreign, 0.15), (texture, 0.1)),

@@ -13,6 +13,7 @@ import torch
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.embedded import sources
+from anomalyclip_monai.embedded.curves import draw_curve
 from anomalyclip_monai.embedded.training import Training
 from anomalyclip_monai.types import PathLike
 
@@ -20,7 +21,7 @@ SCHEMA = "anomalyclip-training/1"
 
 
 def write_report(training: Training, root: PathLike) -> Path:
-    """Write ``report.json`` and the description of the backbone into the run's folder; -> the report.
+    """Write ``report.json``, its curve as a picture and the description of the backbone; -> the report.
 
     Args:
         training: a run, finished or not.
@@ -47,6 +48,7 @@ def write_report(training: Training, root: PathLike) -> Path:
         "validation": next((line for line in reversed(curve) if "validation" in line), None),
         "curve": curve,
     }
+    draw_curve(curve, folder / "curve.png")
     file = folder / "report.json"
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return file

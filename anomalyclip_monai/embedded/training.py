@@ -55,10 +55,14 @@ class Plan:
         average: decay of the moving average of the weights, which is what is kept.
         validate_every: steps.
         save_every: seconds between saved states.
+        early_size: side of the crops ...
+        early_until: ... up to this part of the training, after which they have that of the network: small crops teach
+            most of it at half of the cost.
         tokens: share of the tokens that a step sees ...
         sparse_until: ... up to this part of the training; then it sees all.
         threads: parts of a batch that are learned from at the same time on a processor.
         workers: processes that draw crops; 0 draws them in this one.
+        bfloat16: layers compute in bfloat16, which is faster on a processor that has it; on a GPU they always do.
     """
 
     init: str = "bundle"
@@ -75,16 +79,19 @@ class Plan:
     average: float = 0.995
     validate_every: int = 400
     save_every: float = 180
+    early_size: int = 192
+    early_until: float = 0.0
     tokens: float = 0.5
     sparse_until: float = 0.9
     threads: int = 2
     workers: int = 1
+    bfloat16: bool = False
 
     @classmethod
     def starting_from(cls, init: str, **options: Any) -> Plan:
         """The plan for a start; where all but the encoder is random, it learns faster."""
         if init == "imagenet":
-            options = {"encoder_rate": 2e-4, "stem_rate": 1e-3, "block_rate": 1e-3, **options}
+            options = {"encoder_rate": 2e-4, "stem_rate": 1e-3, "block_rate": 1e-3, "early_until": 0.6, **options}
         return cls(init=init, **options)
 
 
@@ -115,7 +122,6 @@ class Training:
         with torch.no_grad():
             self.text = network.text_features().float()
         self.patch = int(network.clip.visual.patch_size[0])
-        self.patches = (network.image_size[0] // self.patch) * (network.image_size[1] // self.patch)
         self.crops = Crops([s for s in subjects if not s.validates], seed=plan.seed, size=network.image_size[0])
         self.held_out = held_out_cases([s for s in subjects if s.validates], network.image_size[0])
         visual = network.clip.visual.float()
@@ -171,20 +177,29 @@ class Training:
                 yield list(range(step * batch, (step + 1) * batch))
                 step += 1
 
-        loader = DataLoader(
-            self.crops,
-            batch_sampler=_Endless(numbers()),
-            num_workers=self.plan.workers,
-            worker_init_fn=_one_thread,
-        )
-        for crop in loader:
-            yield crop.label.to(self.device), crop.image.to(self.device)
+        while True:
+            size = self._size()
+            loader = DataLoader(
+                self.crops.of_size(size),
+                batch_sampler=_Endless(numbers()),
+                num_workers=self.plan.workers,
+                worker_init_fn=_one_thread,
+            )
+            for crop in loader:
+                yield crop.label.to(self.device), crop.image.to(self.device)
+                if self._size() != size:
+                    break
+
+    def _size(self) -> int:
+        """Side of the crops at present."""
+        return self.plan.early_size if self.progress < self.plan.early_until else self.crops.size
 
     def _learn(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """One step; the batch is shared out over threads, which on a busy processor beats threads within layers."""
         share = self.plan.tokens if self.progress < self.plan.sparse_until else 1.0
         generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.step)
-        kept = choose_tokens(len(images), self.patches, share, generator).to(self.device)
+        patches = (images.shape[-2] // self.patch) * (images.shape[-1] // self.patch)
+        kept = choose_tokens(len(images), patches, share, generator).to(self.device)
         parts = self.plan.threads if self.device.type == "cpu" else 1
         results = list(self.pool.map(self._gradients, images.chunk(parts), labels.chunk(parts), kept.chunk(parts)))
         for index, parameter in enumerate(self.learned):
@@ -203,10 +218,10 @@ class Training:
     def _gradients(self, images: Tensor, labels: Tensor, kept: Tensor) -> tuple[tuple[Tensor, ...], dict[str, float]]:
         """The gradients of part of a batch, and its loss."""
         network = self.network
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bfloat16 or self.device.type != "cpu"):
             features = encode_image(
                 SparseTower(vision_tower(network.clip.visual), kept),
-                network.preprocess(images.float() / 255),
+                (images.float() / 255 - network.mean) / network.std,
                 local_blocks=network.local_blocks,
                 feature_layers=network.feature_layers,
                 local_attention=network.local_attention,

@@ -54,7 +54,8 @@ class SliceAnomalyInferer(Inferer):
         amp: mixed precision; by default on CUDA only.
         progress: called with (slices done, slices in all) after each batch; those along all axes count.
         axes: along how many axes slices are taken, or along which ones, see
-            :func:`~anomalyclip_monai.inferers.planes.parse_axes`.
+            :func:`~anomalyclip_monai.inferers.planes.parse_axes`; ``auto``: along all three where that helps, see
+            :func:`~anomalyclip_monai.inferers.planes.resolve_axes`.
     """
 
     def __init__(

@@ -78,16 +78,23 @@ def roi_slice_scores(heatmap: torch.Tensor, roi: torch.Tensor, axis: int) -> tor
 
 
 def resolve_threshold(
-    threshold: str | float, shipped: Mapping[str, Any] | None, heatmap: torch.Tensor, inside: torch.Tensor | None = None
+    threshold: str | float,
+    shipped: Mapping[str, Any] | None,
+    heatmap: torch.Tensor,
+    inside: torch.Tensor | None = None,
+    *,
+    axes: int = 1,
 ) -> Threshold:
     """The threshold that was asked for.
 
     Args:
         threshold: ``auto`` for the one shipped with the weights, a value in (0, 1], or ``quantile:Q`` of this case's
             heatmap, of the part inside the mask if there is one.
-        shipped: ``{"value", "origin"}`` of the bundle; None stands for .5, uncalibrated.
+        shipped: ``{"value", "origin", "by_axes"}`` of the bundle, where ``by_axes`` may give other values for numbers
+            of axes, as ``{"3": .45}``; None stands for .5, uncalibrated.
         heatmap: (1, X, Y, Z).
         inside: mask of the region of interest.
+        axes: along how many axes slices were taken for the heatmap.
 
     Raises:
         UsageError: the text is none of these (``E_THRESHOLD``).
@@ -95,7 +102,7 @@ def resolve_threshold(
     text = str(threshold).strip()
     if text == "auto":
         shipped = shipped or {"value": 0.5, "origin": "uncalibrated"}
-        return Threshold(float(shipped["value"]), str(shipped["origin"]))
+        return Threshold(float(_by_axes(shipped).get(str(axes), shipped["value"])), str(shipped["origin"]))
     kind, _, number = text.rpartition(":")
     try:
         value = float(number)
@@ -173,8 +180,8 @@ class FindLesionsd(MapTransform):
         keys: key of the heatmap.
         threshold: see :func:`resolve_threshold`; or the file of a
             :class:`~anomalyclip_monai.transforms.calibration.Calibration`, whose name ends in ``.json``.
-        shipped_threshold: ``{"value", "origin"}`` of the bundle's weights, fitted for slices along one axis unless its
-            ``axes`` says along how many.
+        shipped_threshold: ``{"value", "origin"}`` of the bundle's weights, fitted for slices along one axis; its
+            ``by_axes``, as ``{"3": .45}``, has the values for other numbers of axes.
         min_volume: in mm3; by default 20, and 0 pixels for photos.
         conditions: model and settings that make the heatmap, which a calibration must share.
     """
@@ -219,14 +226,14 @@ class FindLesionsd(MapTransform):
             if self._planes_are_missing(len(axes), plain.shape[1:], source):
                 notes.append(
                     f"slices along {len(axes)} of the {self.conditions['axes']} axes only: along the others pixels are "
-                    "too oblong (a list of axes takes them all the same)"
+                    "too oblong or too few (a list of axes takes them all the same)"
                 )
             if roi is not None:
                 scores = roi_slice_scores(plain, roi, axis)
-            threshold = self._threshold(record, plain, roi)
+            threshold = self._threshold(record, plain, roi, len(axes))
             if threshold.origin == "uncalibrated":
                 notes.append(f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model")
-            elif self.threshold == "auto" and len(axes) != (self.shipped_threshold or {}).get("axes", 1):
+            elif self._is_of_other_axes(len(axes)):
                 notes.append(
                     f"the threshold {threshold.value:g} was not fitted for slices along {len(axes)} axes: "
                     "calibrate one on normal cases"
@@ -270,12 +277,23 @@ class FindLesionsd(MapTransform):
             asked in ("2", "3") and used < int(asked) and min(shape) > 1 and source.has_physical_size and source.regular
         )
 
-    def _threshold(self, record: Record, heatmap: torch.Tensor, roi: torch.Tensor | None) -> Threshold:
+    def _is_of_other_axes(self, used: int) -> bool:
+        """Whether the shipped threshold is used, and was not fitted for slices along so many axes."""
+        if str(self.threshold).strip() != "auto" or used == 1:
+            return False
+        return str(used) not in _by_axes(self.shipped_threshold or {})
+
+    def _threshold(self, record: Record, heatmap: torch.Tensor, roi: torch.Tensor | None, axes: int) -> Threshold:
         """The threshold for one case; a calibration's is refused to cases of another preset."""
         if self.calibration is None:
-            return resolve_threshold(self.threshold, self.shipped_threshold, heatmap, roi)
+            return resolve_threshold(self.threshold, self.shipped_threshold, heatmap, roi, axes=axes)
         self.calibration.require_preset((record.get("preset") or {}).get("name", "none"), self._file)
         return Threshold(self.calibration.threshold, self.calibration.origin)
+
+
+def _by_axes(shipped: Mapping[str, Any]) -> Mapping[str, float]:
+    """Number of axes -> value of a shipped threshold."""
+    return shipped.get("by_axes") or {}
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -3,10 +3,11 @@ import sys
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 
 from anomalyclip_monai.embedded import start
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import load_backbone
+from anomalyclip_monai.networks import load_backbone, read_state_dict
 from anomalyclip_monai.resources import backbone_file, bundle_root
 
 
@@ -15,6 +16,23 @@ def test_the_bundle_starts_as_it_is():
     shipped = load_backbone(backbone_file(bundle_root("tiny"))).state_dict()
     for key, value in network.clip.state_dict().items():
         assert torch.equal(value, shipped[key]), key
+
+
+def test_positions_of_another_grid_are_resized(tmp_path):
+    state = read_state_dict(backbone_file(bundle_root("tiny")))
+    key = "visual.positional_embedding"
+    width = state[key].shape[1]
+    columns = torch.tensor([0.0, 1.0, 2.0, 3.0]).repeat(4)  # a 4 x 4 grid that knows its columns
+    state[key] = torch.cat([torch.full((1, width), 9.0), columns[:, None].expand(16, width)]).half().contiguous()
+    save_file(state, tmp_path / "small.safetensors")
+    found = start.starting_network(tmp_path / "small.safetensors").clip.visual.positional_embedding
+    assert (found[0] == 9).all()
+    # 4 columns on 32: the centre of the first of the new ones lies left of the centre of the first old one
+    row = found[1:33, 0].tolist()
+    assert row[0] == 0
+    assert row[31] == 3
+    assert row[4] == 0.0625
+    assert row[5] == 0.1875
 
 
 @pytest.fixture

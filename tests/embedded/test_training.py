@@ -39,6 +39,29 @@ def test_a_broken_run_ends_as_an_unbroken_one(start, plan, tmp_path):
             assert torch.equal(value, broken[part][key]), key
 
 
+def test_crops_are_small_at_first(start, plan, tmp_path):
+    plan = Plan(**{**vars_of(plan), "early_size": 64, "early_until": 0.5})
+
+    def sides(training):
+        found = []
+        for _, images in training._batches():
+            if training.progress >= 1:
+                return found
+            found.append(images.shape[-1])
+            training.step += 1
+
+    training = start("run", plan)
+    full = training.network.image_size[0]
+    assert full != 64
+    assert sides(training) == [64, 64, 64, full, full, full]
+    start("whole", plan).run()
+    start("broken", plan).run(until=4)
+    start("broken", plan).run()
+    whole, broken = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "broken"))
+    for key, value in whole["visual"].items():
+        assert torch.equal(value, broken["visual"][key]), key
+
+
 def test_lines_behind_the_saved_state_are_dropped(start, plan, tmp_path):
     start("run", plan).run(until=2)
     curve = tmp_path / "run" / "curve.jsonl"

@@ -185,7 +185,7 @@ def test_the_command_and_what_its_file_is_good_for(
 ) -> None:
     (normals / "broken.nii.gz").write_bytes(b"no image")
     file, case = tmp_path / "made" / "calibration.json", normals / "head0.nii.gz"
-    options = ["--preset", "mr_brain", "--axes", "2"]
+    options = ["--preset", "mr_brain", "--axes", "axial,sagittal"]
     assert main(["calibrate", str(normals), "-o", str(file), "--false-alarm-ml", "2", *options]) == 1  # one is broken
     printed, errors = capsys.readouterr()
     content = json.loads(file.read_text())
@@ -208,7 +208,7 @@ def test_the_command_and_what_its_file_is_good_for(
 
     capsys.readouterr()
     assert main(["localize", str(case), "-o", str(out), "--threshold", str(file), "--preset", "mr_brain"]) == 2
-    assert "E_CALIBRATION: the threshold was fitted with axes 2, this run has 1" in capsys.readouterr().err
+    assert "the threshold was fitted with axes axial,sagittal, this run has auto" in capsys.readouterr().err
     content["conditions"]["model"]["weights_sha256"] = "0" * 64
     file.write_text(json.dumps(content))
     assert main(["localize", str(case), "-o", str(out), "--threshold", str(file), *options]) == 2

@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader
 from anomalyclip_monai.data import CaseDataset, collate_cases
 from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator
 from anomalyclip_monai.engines.evaluation import evaluator as engine
+from anomalyclip_monai.engines.evaluation.report import threshold_text
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
 from anomalyclip_monai.metrics import PixelScores, auroc, dice, exact_pro, measure_volume
-from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased
+from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased, Threshold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,7 +67,13 @@ def only_json(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def make_evaluator(
-    evaluation: Evaluation, network: nn.Module, *, threshold: str = "0.5", preset: str = "auto"
+    evaluation: Evaluation,
+    network: nn.Module,
+    *,
+    threshold: str = "0.5",
+    preset: str = "auto",
+    axes: int | str = 1,
+    shipped_threshold: dict[str, Any] | None = None,
 ) -> SetEvaluator:
     steps = [LoadImageCased(), ApplyPresetd(preset=preset), PrepareSampled(size=evaluation.protocol.size)]
     dataset = CaseDataset(evaluation.records(), Compose(steps))
@@ -75,8 +82,8 @@ def make_evaluator(
         device="cpu",
         val_data_loader=DataLoader(dataset, collate_fn=collate_cases),
         network=network,
-        inferer=SliceAnomalyInferer(empty_below=0.0),
-        postprocessing=FindLesionsd(threshold=threshold),
+        inferer=SliceAnomalyInferer(empty_below=0.0, axes=axes),
+        postprocessing=FindLesionsd(threshold=threshold, shipped_threshold=shipped_threshold),
     )
 
 
@@ -365,6 +372,47 @@ def test_volumes_equal_the_measures_of_the_library(volumes, tmp_path):
     assert "slice axis (auto)" in report["protocol"]["text"]
     with pytest.raises(UsageError, match="for photos"):
         evaluate("lgg", volumes, tmp_path / "out", protocol="paper")
+
+
+def test_each_volume_is_measured_at_the_threshold_of_its_axes(volumes, tmp_path):
+    """One of thick slices, one that is fine along all axes; the mean of its three maps is the map along one."""
+    case = volumes / "TCGA_1"
+    random = np.random.default_rng(7)
+    mask = np.zeros((66, 71, 64), np.uint8)
+    mask[20:41, 30:49, 25:40] = 1
+    data = (random.uniform(0.1, 0.6, mask.shape) + 0.3 * mask).astype(np.float32)
+    for name, voxels in (("flair", data), ("mask", mask)):
+        nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0])), case / f"{name}.nii.gz")
+    evaluation = Evaluation(
+        "lgg", volumes, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0, options={"axes": "auto"}
+    )
+    shipped = {"value": 0.55, "origin": "training data", "by_axes": {"3": 0.45}}
+    evaluator = make_evaluator(evaluation, BrightNetwork(), threshold="auto", axes="auto", shipped_threshold=shipped)
+    evaluator.run()
+    report = evaluator.report
+    samples = report["samples"]["list"]
+    assert [(sample["axes"], sample["threshold"]) for sample in samples] == [(1, 0.55), (3, 0.45)]
+    for sample, path, threshold in zip(samples, sorted(volumes.iterdir()), (0.55, 0.45), strict=True):
+        image = ApplyPresetd(preset="auto")(LoadImageCased()({"image": str(path / "flair.nii.gz")}))["image"]
+        truth = np.asarray(nib.load(path / "mask.nii.gz").dataobj)
+        assert sample["dice"] == pytest.approx(dice(truth > 0, np.asarray(image[0]), threshold), abs=1e-3)
+    text = report["protocol"]["text"]
+    assert text.endswith("fixed threshold 0.55 along 1 axis, 0.45 along 3 axes (training data).")
+    assert "axes fused: auto (3 where pixels allow it, else 1)" in text
+    assert not any("threshold" in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "text"),
+    [
+        ({}, "none"),
+        ({3: Threshold(0.5, "given"), 1: Threshold(0.5, "given")}, "0.5 (given)"),
+        ({3: Threshold(0.45, "mine"), 1: Threshold(0.55, "mine")}, "0.55 along 1 axis, 0.45 along 3 axes (mine)"),
+        ({1: Threshold(0.8, "quantile:0.9 of this case")}, "quantile:0.9 of this case"),
+    ],
+)
+def test_the_fixed_threshold_in_words(thresholds: dict[int, Threshold], text: str) -> None:
+    assert threshold_text(thresholds) == text
 
 
 def test_healthy_volumes_count_false_alarms(volumes, tmp_path):

@@ -16,6 +16,9 @@ from anomalyclip_monai.inferers.planes import parse_axes, resolve_axes
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHAPE = (31, 44, 23)
+WIDE = (71, 84, 66)
+"""Slices along all three axes have enough pixels."""
+
 VALUES = (0.9, 0.3, 0.6)
 """What :class:`ByPlane` says of slices along array axes 0, 1 and 2."""
 
@@ -56,6 +59,8 @@ def _point(index: tuple[int, int, int]) -> np.ndarray:
         (1, 1),
         ("3", 3),
         (" 2 ", 2),
+        ("auto", "auto"),
+        (" auto ", "auto"),
         ("axial,sagittal", ("axial", "sagittal")),
         (["coronal", "axial"], ("coronal", "axial")),
         ([2], ("2",)),
@@ -67,14 +72,14 @@ def test_a_number_or_a_list(given: object, expected: object) -> None:
     assert parse_axes(given) == expected  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("given", [0, 4, "", "auto", ["axial", "axial"], ["axial", 2], [], "1.5", "0", [3], "axial,"])
+@pytest.mark.parametrize("given", [0, 4, "", ["auto"], ["axial", "axial"], ["axial", 2], [], "1.5", "0", [3], "axial,"])
 def test_what_is_no_choice_of_axes(given: object) -> None:
-    with pytest.raises(ValueError, match=r"axes \(.*must be 1, 2, 3 or a list of different planes"):
+    with pytest.raises(ValueError, match=r"axes \(.*must be auto, 1, 2, 3 or a list of different planes"):
         SliceAnomalyInferer(axes=given)  # type: ignore[arg-type]
 
 
 def test_order_of_the_axes() -> None:
-    even, shape = np.diag([1.0, 1, 1, 1]), (31, 44, 23)
+    even, shape = np.diag([1.0, 1, 1, 1]), WIDE
     assert resolve_axes(1, "auto", even, shape) == (2,)
     assert resolve_axes(2, "auto", even, shape) == (2, 0)  # axial, then sagittal
     assert resolve_axes(3, "auto", even, shape) == (2, 0, 1)
@@ -88,7 +93,34 @@ def test_order_of_the_axes() -> None:
     assert resolve_axes(("coronal", "axial"), "sagittal", even, shape) == (1, 2)
     assert resolve_axes(("0", "2"), "auto", even, shape) == (0, 2)
     stored_otherwise = np.array([[0, 0, 1.0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # A, S, R
-    assert resolve_axes(3, "auto", stored_otherwise, (44, 23, 31)) == (1, 2, 0)
+    assert resolve_axes(3, "auto", stored_otherwise, (84, 66, 71)) == (1, 2, 0)
+
+
+def test_auto_is_three_axes_or_one() -> None:
+    even = np.eye(4)
+    assert resolve_axes("auto", "auto", even, WIDE) == (2, 0, 1)
+    assert resolve_axes("auto", "coronal", even, WIDE) == (1, 2, 0)
+    assert resolve_axes("auto", "auto", even, (71, 84, 64)) == (2, 0, 1)
+    assert resolve_axes("auto", "auto", even, (71, 84, 63)) == (2,)  # further slices of 84 x 63 and 71 x 63
+    assert resolve_axes("auto", "coronal", even, (71, 84, 63)) == (1,)  # the main one too
+    assert resolve_axes("auto", "auto", np.diag([1.0, 1, 1.49, 1]), WIDE) == (2, 0, 1)
+    assert resolve_axes("auto", "auto", np.diag([1.0, 1, 1.5, 1]), WIDE) == (2,)
+    assert resolve_axes("auto", "axial", np.diag([1.0, 1.5, 1, 1]), WIDE) == (2,)  # one that passes is none
+
+
+def test_a_number_leaves_out_slices_of_few_pixels() -> None:
+    even, few = np.eye(4), (71, 84, 63)
+    assert resolve_axes(3, "auto", even, few) == (2,)
+    assert resolve_axes(3, "sagittal", even, few) == (0, 2)
+    assert resolve_axes(("sagittal", "coronal"), "auto", even, few) == (0, 1)  # unless they are named
+
+
+@pytest.mark.parametrize(("shape", "axes"), [(WIDE, [2, 0, 1]), ((71, 84, 63), [2, -1, -1])])
+def test_auto_is_chosen_volume_by_volume(shape: tuple[int, ...], axes: list[int]) -> None:
+    data = np.random.default_rng(26).random(shape, dtype=np.float32)
+    heatmap = SliceAnomalyInferer(axes="auto")(_batch(data, np.eye(4)), lambda images: images)
+    assert heatmap.meta["axes"].tolist() == [axes]
+    np.testing.assert_allclose(heatmap.as_tensor()[0, 0], data, atol=1e-6)  # the mean of the same
 
 
 # --- the heatmap
@@ -120,7 +152,7 @@ def test_slice_scores_are_the_top_2_percent_of_the_mean_along_the_first_axis() -
     np.testing.assert_allclose(np.delete(scores.numpy(), 7), 0.3, atol=1e-7)
 
 
-@pytest.mark.parametrize("axes", [2, 3, "coronal,sagittal"])
+@pytest.mark.parametrize("axes", ["axial,coronal", [0, 1, 2], "coronal,sagittal"])
 def test_points_and_ramps_come_back(any_affine: np.ndarray, identity_network: nn.Module, axes: object) -> None:
     index = tuple(int(i) for i in np.random.default_rng(21).integers(0, SHAPE))
     inferer = SliceAnomalyInferer(axes=axes)  # type: ignore[arg-type]
@@ -160,7 +192,7 @@ def test_smoothing_is_across_the_planes_of_each_axis(any_affine: np.ndarray) -> 
 
 def test_progress_counts_the_slices_of_all_axes() -> None:
     done = []
-    inferer = SliceAnomalyInferer(2, slice_batch=20, axes=3, progress=lambda *counts: done.append(counts))
+    inferer = SliceAnomalyInferer(2, slice_batch=20, axes=[2, 0, 1], progress=lambda *counts: done.append(counts))
     inferer(_batch(np.ones(SHAPE, dtype=np.float32), np.eye(4)), ByPlane())
     total = 31 + 44 + 23
     assert done == [(count, total) for count in (20, 23, 43, 54, 74, 94, 98)]
@@ -168,14 +200,14 @@ def test_progress_counts_the_slices_of_all_axes() -> None:
 
 def test_a_batch_that_was_halved_stays_so() -> None:
     network = ByPlane(most=10)
-    heatmap = SliceAnomalyInferer(2, slice_batch=20, axes=2)(_batch(np.ones(SHAPE, np.float32), np.eye(4)), network)
+    heatmap = SliceAnomalyInferer(slice_batch=20, axes=[2, 0])(_batch(np.ones(SHAPE, np.float32), np.eye(4)), network)
     assert network.batches == [10, 10, 3, 10, 10, 10, 1]
     assert heatmap.meta["batch_halvings"].tolist() == [1]
 
 
 def test_on_disk_and_in_slabs_the_same(monkeypatch: pytest.MonkeyPatch, identity_network: nn.Module) -> None:
     volume = _batch(np.random.default_rng(23).random(SHAPE, dtype=np.float32), np.eye(4))
-    inferer = SliceAnomalyInferer(axes=3, smooth_mm=1.5)
+    inferer = SliceAnomalyInferer(axes=[0, 1, 2], smooth_mm=1.5)
     in_memory = inferer(volume, identity_network)
     monkeypatch.setattr(slice_anomaly, "MEMORY_MAP_FROM", 1)
     monkeypatch.setattr(slice_anomaly, "SLAB_VOXELS", 5000)
@@ -186,22 +218,25 @@ def test_on_disk_and_in_slabs_the_same(monkeypatch: pytest.MonkeyPatch, identity
 # --- what has no second plane
 
 
+@pytest.mark.parametrize("asked", [3, "auto"])
 @pytest.mark.parametrize(
     ("shape", "meta", "axis"),
     [
-        ((31, 44, 1), {}, 2),  # a single slice
-        (SHAPE, {"stacked_axis": 2}, 2),  # slices on no grid
-        (SHAPE, {"physical_size": 0, "acquisition_axis": 2}, 2),  # frames
+        ((71, 84, 1), {}, 2),  # a single slice
+        (WIDE, {"stacked_axis": 2}, 2),  # slices on no grid
+        (WIDE, {"physical_size": 0, "acquisition_axis": 2}, 2),  # frames
     ],
 )
-def test_slices_that_are_no_volume_keep_to_one_axis(shape: tuple[int, ...], meta: dict[str, int], axis: int) -> None:
+def test_slices_that_are_no_volume_keep_to_one_axis(
+    shape: tuple[int, ...], meta: dict[str, int], axis: int, asked: int | str
+) -> None:
     data = np.random.default_rng(24).random(shape, dtype=np.float32)
 
     def network(images: torch.Tensor) -> torch.Tensor:
         return images
 
     one = SliceAnomalyInferer()(_batch(data, np.eye(4), **meta), network)
-    three = SliceAnomalyInferer(axes=3)(_batch(data, np.eye(4), **meta), network)
+    three = SliceAnomalyInferer(axes=asked)(_batch(data, np.eye(4), **meta), network)
     assert three.meta["axes"].tolist() == [[axis, -1, -1]]
     assert torch.equal(three.as_tensor(), one.as_tensor())
     assert torch.equal(three.meta["slice_scores"], one.meta["slice_scores"])
@@ -209,7 +244,7 @@ def test_slices_that_are_no_volume_keep_to_one_axis(shape: tuple[int, ...], meta
 
 def test_a_batch_of_volumes_has_axes_of_its_own(affines: dict[str, np.ndarray]) -> None:
     both = np.stack([affines["oblique"], affines["sagittal"]])
-    data = torch.rand(2, 1, 9, 9, 9, generator=torch.Generator().manual_seed(25))
+    data = torch.rand(2, 1, 64, 64, 64, generator=torch.Generator().manual_seed(25))
     inputs = MetaTensor(data, meta={"affine": torch.from_numpy(both)})
     inputs.affine = torch.from_numpy(both)
     inputs.is_batch = True

@@ -82,6 +82,14 @@ def test_another_min_volume_is_refused(file: Path) -> None:
         FindLesionsd(threshold=str(file), conditions=CONDITIONS, min_volume=5)
 
 
+def test_a_calibration_of_chosen_axes_holds_for_auto_only(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "auto.json"
+    path.write_text(calibration.to_json().replace('"axes": 3.0', '"axes": "auto"'))
+    FindLesionsd(threshold=str(path), conditions={**CONDITIONS, "axes": "auto"})
+    with pytest.raises(UsageError, match="fitted with axes auto, this run has 3 "):
+        FindLesionsd(threshold=str(path), conditions=CONDITIONS)
+
+
 def test_settings_that_mean_the_same_are_the_same(file: Path) -> None:
     FindLesionsd(threshold=str(file), conditions={**CONDITIONS, "axes": "3", "smooth_mm": 0})
     assert plain_conditions({"axes": ["axial", "coronal"]}) == plain_conditions({"axes": "axial, coronal"})
@@ -114,13 +122,16 @@ def test_planes_that_were_left_out_are_named() -> None:
     record["pred"] = MetaTensor(torch.zeros(1, 3, 4, 5), meta=meta)
     step = FindLesionsd(threshold=0.5, conditions={"axes": "3"})
     (note,) = step(record)["notes"]
-    assert note.startswith("slices along 1 of the 3 axes only: along the others pixels are too oblong")
+    assert note.startswith("slices along 1 of the 3 axes only: along the others pixels are too oblong or too few")
     assert step({**record, "source": Source("photo", has_physical_size=False)})["notes"] == []
+    assert FindLesionsd(threshold=0.5, conditions={"axes": "auto"})(record)["notes"] == []
 
 
-def test_a_shipped_threshold_is_of_one_axis_unless_it_says_so() -> None:
+def test_a_shipped_threshold_is_of_one_axis_unless_it_has_values_for_others() -> None:
     shipped = {"value": 0.6, "origin": "training data"}
     (note,) = FindLesionsd(shipped_threshold=shipped)(_record("mr_brain"))["notes"]
     assert note == "the threshold 0.6 was not fitted for slices along 3 axes: calibrate one on normal cases"
-    assert FindLesionsd(shipped_threshold={**shipped, "axes": 3})(_record("mr_brain"))["notes"] == []
+    (note,) = FindLesionsd(shipped_threshold={**shipped, "by_axes": {"2": 0.4}})(_record("mr_brain"))["notes"]
+    assert "0.6 was not fitted for slices along 3 axes" in note
+    assert FindLesionsd(shipped_threshold={**shipped, "by_axes": {"3": 0.4}})(_record("mr_brain"))["notes"] == []
     assert FindLesionsd(threshold=0.6, shipped_threshold=shipped)(_record("mr_brain"))["notes"] == []

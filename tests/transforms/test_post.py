@@ -64,6 +64,15 @@ def test_threshold_of_this_case() -> None:
     assert resolve_threshold("quantile:0.9", None, HEAT, inside).value == pytest.approx(0.45)
 
 
+SHIPPED = {"value": 0.55, "origin": "training data", "by_axes": {"3": 0.45}}
+
+
+@pytest.mark.parametrize(("axes", "value"), [(1, 0.55), (2, 0.55), (3, 0.45)])
+def test_shipped_threshold_by_the_number_of_axes(axes: int, value: float) -> None:
+    assert resolve_threshold("auto", SHIPPED, HEAT, axes=axes) == Threshold(value, "training data")
+    assert resolve_threshold(0.3, SHIPPED, HEAT, axes=axes) == Threshold(0.3, "given")
+
+
 def test_threshold_that_nobody_calibrated() -> None:
     assert resolve_threshold("auto", None, HEAT) == Threshold(0.5, "uncalibrated")
 
@@ -202,6 +211,23 @@ def test_notes_say_what_happened(heatmap: np.ndarray) -> None:
         "the threshold 0.5 is uncalibrated: it was not fitted for this model",
     ]
     assert len(FindLesionsd(threshold=0.5)(record)["notes"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("axes", "value", "voxels"),
+    [([2, -1, -1], 0.55, 4), ([2, 0, -1], 0.55, 4), ([2, 0, 1], 0.45, 9)],
+)
+def test_each_case_has_the_threshold_of_its_axes(axes: list[int], value: float, voxels: int) -> None:
+    heatmap = np.full((5, 6, 4), 0.05, dtype=np.float32)
+    heatmap[:3, 1:4, 1] = 0.5
+    heatmap[1:3, 2:4, 1] = 0.6
+    record = _record(heatmap)
+    record["pred"].meta["axes"] = torch.tensor([axes])
+    record = FindLesionsd(shipped_threshold=SHIPPED)(record)
+    assert record["threshold"] == Threshold(value, "training data")
+    assert record["pred"].sum() == voxels
+    two = "the threshold 0.55 was not fitted for slices along 2 axes: calibrate one on normal cases"
+    assert record["notes"][1:] == ([two] if len(record["axes"]) == 2 else [])
 
 
 @pytest.mark.parametrize("threshold", ["auto", "quantile:0.1"])

@@ -60,7 +60,8 @@ class SetEvaluator(CaseEvaluator):
         self._share: tuple[int, int] = (0, 1)
         self._seconds: dict[str, float] = {}
         self._axes: dict[str, int] = {}
-        self._threshold: Threshold | None = None
+        self._planes: dict[str, int] = {}
+        self._thresholds: dict[str, Threshold] = {}
         self.inferer = self._remembering(kwargs["inferer"])
         # After the handlers of the bundle, which load its own prompts at every start.
         self.add_event_handler(Events.STARTED, self._take_network)
@@ -86,7 +87,8 @@ class SetEvaluator(CaseEvaluator):
                 metrics,
                 failed=list(self.failed.items()),
                 seconds_of=self._seconds,
-                threshold=self._threshold,
+                planes_of=self._planes,
+                thresholds_of=self._thresholds,
                 image_score=str(getattr(self._shipped, "image_score", "")),
                 device=str(self.state.device),
                 seconds=time.monotonic() - started,
@@ -143,7 +145,9 @@ class SetEvaluator(CaseEvaluator):
         records = [{**loaded, **found} for loaded, found in zip(self.state.batch, output, strict=True)]
         for record in records:
             self._axes[record["case"]] = record["slice_axis"]
-            self._threshold = record["threshold"]
+            self._planes[record["case"]] = len(record["axes"])
+            if self._pass == self.evaluation.passes[0]:  # a quantile differs from pass to pass
+                self._thresholds[record["case"]] = record["threshold"]
         return records
 
     def _record(self, case: str, error: AnomalyCLIPError) -> None:
@@ -176,8 +180,7 @@ class SetEvaluator(CaseEvaluator):
             raise record["error"]
         run = self.evaluation.passes[0]
         heatmap = self._work.heatmap(record["sample"], f"{run.method} {run.seed}")
-        threshold = self._threshold.value if self._threshold is not None else np.inf
-        return case_view(record, heatmap, slice_axis=self._axes[name], threshold=threshold)
+        return case_view(record, heatmap, slice_axis=self._axes[name], threshold=self._thresholds[name].value)
 
 
 def _precision(network: nn.Module) -> str:

@@ -56,7 +56,7 @@ class Protocol:
 
         Args:
             image_score: kind of image score of the network, see ``networks.ScoreKind``.
-            threshold: value and origin of the fixed threshold.
+            threshold: value or values and origin of the fixed threshold.
             options: of the bundle, for volumes: ``slice_axis``, ``axes``, ``smooth_mm``, ``empty_below``.
         """
         score = {
@@ -65,7 +65,8 @@ class Protocol:
         }.get(image_score, image_score)
         if self.volumes:
             axis, axes = options.get("slice_axis", "auto"), options.get("axes", 1)
-            along = f"slices along the slice axis ({axis})" + (f", axes fused: {axes}" if axes != 1 else "")
+            along = f"slices along the slice axis ({axis})" + ("" if str(axes) == "1" else f", axes fused: {axes}")
+            along += " (3 where pixels allow it, else 1)" if axes == "auto" else ""
             along += f", smoothed by {options['smooth_mm']} mm" if options.get("smooth_mm") else ""
             return (
                 f"Volumes on their stored grid, all {along}; slices whose brightest pixel is not above "

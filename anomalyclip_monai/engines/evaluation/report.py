@@ -37,7 +37,8 @@ def build_report(
     *,
     failed: Sequence[tuple[str, AnomalyCLIPError]],
     seconds_of: Mapping[str, float],
-    threshold: Threshold | None,
+    planes_of: Mapping[str, int],
+    thresholds_of: Mapping[str, Threshold],
     image_score: str,
     device: str,
     seconds: float,
@@ -49,7 +50,8 @@ def build_report(
         metrics: the metric of each pass, and of each trivial baseline under its name, after their epoch.
         failed: samples that could not be measured.
         seconds_of: sample -> seconds in the network.
-        threshold: the fixed threshold; None if no sample was measured.
+        planes_of: sample -> number of axes along which slices were taken.
+        thresholds_of: sample -> the threshold of its mask.
         image_score: kind of image score of the network.
         device: where the network ran.
         seconds: of the whole run.
@@ -64,18 +66,24 @@ def build_report(
         summary = summarise(seeds, draws)
         methods[method] = _method(evaluation, method, runs, summary, seeds)
         rows |= {f"{method}/{name}": found for name, found in summary.rows.items()}
-    samples = _samples(first, metrics.get("brightness"), seconds_of)
+    thresholds = {planes_of[name]: thresholds_of[name] for name in _by_name(first)}
+    samples = [
+        {**sample, "axes": planes_of[sample["name"]], "threshold": thresholds_of[sample["name"]].value}
+        for sample in _samples(first, metrics.get("brightness"), seconds_of)
+    ]
     complete, note = evaluation.completeness()
     protocol = evaluation.protocol
     titles = volumes.TITLES if protocol.volumes else photos.TITLES
     known = {name for method in methods.values() for name in method["measures"]}
-    fixed = _threshold_text(threshold)
+    fixed = threshold_text(thresholds)
     primary = [*_PRIMARY_VOLUMES] if protocol.volumes else [*_PRIMARY_PHOTOS, protocol.pro]
     if protocol.volumes and not all(sample["label"] for sample in samples):
         primary.append("normal_false_ml")
-    warnings = []
-    if threshold is not None and threshold.origin == "uncalibrated":
-        warnings.append(f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model")
+    warnings = [
+        f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model"
+        for threshold in dict.fromkeys(thresholds.values())
+        if threshold.origin == "uncalibrated"
+    ]
     groups = len({(sample["category"], sample["group"]) for sample in samples})
     if evaluation.bootstrap and 1 < groups < FEW_GROUPS:
         warnings.append(f"intervals rest on {groups} groups (patients, sequences) only and are too narrow")
@@ -119,10 +127,22 @@ def build_report(
     return report, rows
 
 
-def _threshold_text(threshold: Threshold | None) -> str:
-    if threshold is None:
+def threshold_text(thresholds: Mapping[int, Threshold]) -> str:
+    """Value and origin of the fixed threshold; the values by the number of axes where a set has several.
+
+    Args:
+        thresholds: number of axes -> threshold of the samples whose slices were taken along so many.
+    """
+    if not thresholds:
         return "none"
-    return threshold.origin if threshold.origin.startswith("quantile") else f"{threshold.value:g} ({threshold.origin})"
+    origin = next(iter(thresholds.values())).origin
+    if origin.startswith("quantile"):
+        return origin
+    values = {axes: f"{threshold.value:g}" for axes, threshold in sorted(thresholds.items())}
+    if len(set(values.values())) == 1:
+        return f"{next(iter(values.values()))} ({origin})"
+    along = ", ".join(f"{value} along {axes} {'axis' if axes == 1 else 'axes'}" for axes, value in values.items())
+    return f"{along} ({origin})"
 
 
 def _method(

@@ -26,12 +26,12 @@ PRO_LIMIT = 0.3
 FROC_LIMIT = 8.0
 """False alarms per case up to which FROC is read."""
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, which colour-blind readers can tell apart; the first is that of the report's own method."""
 
 _BASELINES = {"brightness": ("#6b6b6b", "--"), "centre": ("#6b6b6b", ":")}
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 8.5,
     "axes.titlesize": 9.5,
@@ -78,7 +78,7 @@ def draw_curves(report: Report) -> dict[str, bytes]:
     from matplotlib import style
 
     # from matplotlib's own settings, so that a user's matplotlibrc changes no picture
-    with style.context(["default", _STYLE]), warnings.catch_warnings():
+    with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # titles in other scripts
         return {kind: _draw(kind, report) for kind in kinds}
 
@@ -115,7 +115,7 @@ def _draw(kind: str, report: Report) -> bytes:
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     found = {key: method for key, method in report["methods"].items() if kind in method.get("curves", {})}
-    colours = iter(_COLOURS * len(found))
+    colours = iter(COLOURS * len(found))
     lines, labels = [], []
     for order, (key, method) in enumerate(found.items()):
         colour, dash = _BASELINES[key] if key in _BASELINES else (next(colours), "-")
