@@ -14,6 +14,7 @@ import torch
 from anomalyclip_monai import resources
 from anomalyclip_monai.embedded import sources
 from anomalyclip_monai.embedded.curves import draw_curve
+from anomalyclip_monai.embedded.sheets import draw_maps
 from anomalyclip_monai.embedded.training import Training
 from anomalyclip_monai.types import PathLike
 
@@ -21,7 +22,7 @@ SCHEMA = "anomalyclip-training/1"
 
 
 def write_report(training: Training, root: PathLike) -> Path:
-    """Write ``report.json``, its curve as a picture and the description of the backbone; -> the report.
+    """Write ``report.json``, curve and held-out maps as pictures and the description of the backbone; -> the report.
 
     Args:
         training: a run, finished or not.
@@ -49,6 +50,8 @@ def write_report(training: Training, root: PathLike) -> Path:
         "curve": curve,
     }
     draw_curve(curve, folder / "curve.png")
+    if training.held_out:
+        draw_maps(training.held_out_maps(), training.held_out, folder / "held_out.png")
     file = folder / "report.json"
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return file

@@ -12,8 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -250,12 +252,16 @@ class Training:
         for old in sorted(self.folder.glob("checkpoint_*.safetensors"))[:-KEPT]:
             old.unlink()
 
-    def _measure(self) -> None:
+    def held_out_maps(self) -> NDArray[np.float32]:
+        """-> (cases, S, S) maps of the held-out pictures by the averaged weights."""
         network = copy.copy(self.network)
         network._modules = dict(network._modules)
         network.clip = copy.copy(self.network.clip)
         network.clip._modules = {**self.network.clip._modules, "visual": self.average}
-        maps = predict(network, self.held_out)
+        return predict(network, self.held_out)
+
+    def _measure(self) -> None:
+        maps = self.held_out_maps()
         found = measure(maps, self.held_out)
         self._note(
             {

@@ -3,7 +3,8 @@ import torch
 from PIL import Image
 
 from anomalyclip_monai.embedded.crops import UNKNOWN, Crop, Crops
-from anomalyclip_monai.embedded.sheets import outlined, write_sheets
+from anomalyclip_monai.embedded.sheets import draw_maps, outlined, with_map, write_sheets
+from anomalyclip_monai.embedded.validation import Case
 
 
 def test_outlines_and_tint():
@@ -21,3 +22,31 @@ def test_a_sheet_per_domain(subjects, tmp_path):
     files = write_sheets(crops, tmp_path)
     assert [file.name for file in files] == ["crops_ultrasound.png", "crops_xray.png"]
     assert np.asarray(Image.open(files[0])).shape == (4 * 32, 8 * 32, 3)
+
+
+def _case(group: str, grey: int, lesion: bool) -> Case:
+    label = np.zeros((8, 8), np.uint8)
+    label[2:6, 2:6] = lesion
+    return Case(group, np.full((3, 8, 8), grey, np.uint8), label)
+
+
+def test_a_picture_under_its_map():
+    values = np.zeros((8, 8), np.float32)
+    values[:, 4:] = 0.5
+    picture = with_map(values, _case("polyp", 100, True), 0.5)
+    assert picture[0, 0].tolist() == [100, 100, 100]
+    assert picture[2, 2].tolist() == [255, 255, 255]  # the border of the lesion
+    assert picture[3, 3].tolist() == [100, 100, 100]  # its inside
+    assert picture[3, 4].tolist() == [0, 255, 255]  # the border of the mask lies over that of the lesion
+    # .5 has 3/5 of the strongest opacity .6 and the colour (225, 60, 80)
+    assert picture[3, 6].tolist() == [145, 86, 93]
+
+
+def test_the_worst_come_first(tmp_path):
+    cases = [_case("polyp", grey, True) for grey in (10, 20, 30)] + [_case("healthy", 40, False)]
+    maps = np.zeros((4, 8, 8), np.float32)
+    maps[0, 2:6, 2:6] = maps[2, 2:6, 2:4] = 1  # all, nothing and half of the lesion
+    sheet = np.asarray(Image.open(draw_maps(maps, cases, tmp_path / "sheet.png")))
+    assert sheet.shape == (2 * 8, 8 * 8, 3)
+    assert sheet[0, ::8, 0].tolist() == [20, 30, 10, 0, 0, 0, 0, 0]
+    assert sheet[8, ::8, 0].tolist() == [40, 0, 0, 0, 0, 0, 0, 0]
