@@ -50,10 +50,11 @@ def localize(
         roi: mask on the same grid; scores and lesions come from inside only.
         series: Series Number or Series Instance UID, to choose among the DICOM series of a folder.
         progress: called with (slices done, slices in all).
-        **options: ``threshold``, ``min_volume``, ``slice_axis``, ``axes``, ``slice_batch``, ``smooth_mm``, ``volume``,
-            ``per_slice``, as in the bundle's configuration; and ``prompts``, ``precision``, ``backbone``,
-            ``pretrained``, ``weights`` as in :func:`~anomalyclip_monai.weights.choice.choose_model`. ``axes`` is
-            ``auto`` (three planes of volumes whose pixels allow it, else one), a number of planes or a list of them.
+        **options: ``threshold``, ``min_volume``, ``slice_axis``, ``axes``, ``slice_batch``, ``smooth_mm``,
+            ``smooth_slices``, ``mirror``, ``volume``, ``per_slice``, as in the bundle's configuration; and ``prompts``,
+            ``precision``, ``backbone``, ``pretrained``, ``weights`` as in
+            :func:`~anomalyclip_monai.weights.choice.choose_model`. ``axes`` is ``auto`` (three planes of volumes whose
+            pixels allow it, else one), a number of planes or a list of them.
 
     Raises:
         AnomalyCLIPError: one line with what is wrong, where, and what to do.
@@ -162,7 +163,18 @@ class Pipeline:
         **options: see :func:`localize`; those that are None keep the bundle's value.
     """
 
-    OPTIONS = ("threshold", "min_volume", "slice_axis", "axes", "slice_batch", "smooth_mm", "volume", "per_slice")
+    OPTIONS = (
+        "threshold",
+        "min_volume",
+        "slice_axis",
+        "axes",
+        "slice_batch",
+        "smooth_mm",
+        "smooth_slices",
+        "mirror",
+        "volume",
+        "per_slice",
+    )
     CHOICE = CHOICE
 
     def __init__(self, model: str = "tiny", *, preset: str = "auto", device: str = "auto", **options: Any) -> None:

@@ -21,7 +21,7 @@ from anomalyclip_monai.cli.console import (
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
 
-OPTIONS = ("min_volume", "slice_axis", "axes", "slice_batch", "smooth_mm", "volume")
+OPTIONS = ("min_volume", "slice_axis", "axes", "slice_batch", "smooth_mm", "smooth_slices", "mirror", "volume")
 
 
 def add(commands: Commands) -> None:

@@ -52,6 +52,13 @@ def add_slice_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
     parser.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
+    parser.add_argument("--smooth-slices", type=float, metavar="N", help="the same in slices (default: the bundle's)")
+    parser.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="also score mirrored slices of photos and of volumes along one axis (default: the bundle's)",
+    )
 
 
 @contextmanager

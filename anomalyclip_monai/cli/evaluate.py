@@ -146,7 +146,7 @@ def _overrides(arguments: argparse.Namespace, dataset: str, path: str | Path) ->
             name: getattr(arguments, name)
             for name in (
                 *("protocol", "methods", "seeds", "against", "bootstrap", "limit"),
-                *("threshold", "slice_axis", "axes", "slice_batch", "smooth_mm", "volume"),
+                *("threshold", "slice_axis", "axes", "slice_batch", "smooth_mm", "smooth_slices", "mirror", "volume"),
             )
         },
     }

@@ -32,7 +32,7 @@ CSF, GREY, WHITE, DEEP_GREY, LESION = 100.0, 438.0, 412.0, 428.0, 820.0
 NOISE = 20.0
 """Standard deviation of each channel (real, imaginary) before the magnitude is taken."""
 
-HEAD = 101
+HEAD = 3
 """Draw of the one head: its shape, folds, receive field and noise. Other draws look alike, but the embedded model
 marks something in most of them, as it does in real healthy heads; in this one it does not."""
 

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from anomalyclip_monai.embedded.average import mean_weights
 from anomalyclip_monai.embedded.crops import Crops
 from anomalyclip_monai.embedded.objective import objective, targets
 from anomalyclip_monai.embedded.sources import Subject
 from anomalyclip_monai.embedded.sparse import SparseTower, choose_tokens
 from anomalyclip_monai.embedded.validation import best_threshold, held_out_cases, measure, predict
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import AnomalyCLIP, read_state_dict
+from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.dual_path import encode_image
 from anomalyclip_monai.networks.towers import vision_tower
 
@@ -272,13 +273,13 @@ class Training:
 
     def _average_checkpoints(self) -> None:
         """The mean of the last checkpoints is what the run ends with: calmer than any one of them."""
-        states = [read_state_dict(file) for file in sorted(self.folder.glob("checkpoint_*.safetensors"))[-KEPT:]]
-        if not states:
+        files = sorted(self.folder.glob("checkpoint_*.safetensors"))[-KEPT:]
+        if not files:
             return
-        mean = self.average.state_dict()
-        for key, value in mean.items():
+        mean = mean_weights(files)
+        for key, value in self.average.state_dict().items():
             if value.is_floating_point():
-                value.copy_(torch.stack([state[f"visual.{key}"].float() for state in states]).mean(dim=0))
+                value.copy_(mean[f"visual.{key}"])
         self._measure()
         self.export(self.folder / "backbone.safetensors")
 

@@ -38,9 +38,10 @@ class SliceAnomalyInferer(Inferer):
     ``slice_scores`` (B, S), ``slice_axis`` (B,), ``axes`` (B, 3; -1 for those not used) and ``batch_halvings`` (B,).
     (B, C, X, Y) images are taken as single slices.
 
-    With several ``axes`` the heatmap is the mean of the heatmaps along each, where a skipped slice counts as 0, and
-    the score of a slice along the first axis is the mean of the highest 2 % of that heatmap in it. What has no second
-    plane keeps to one: single slices, slices that lie on no grid, pictures and frames without a physical size.
+    With several ``axes`` the heatmap is the mean of the heatmaps along each, where a skipped slice counts as 0. What
+    has no second plane keeps to one: single slices, slices that lie on no grid, pictures and frames without a physical
+    size. Such slices are no neighbours either and are not smoothed by ``smooth_slices``. Of a heatmap that is smoothed
+    or a mean, the score of a slice along the first axis is the mean of the highest 2 % of the heatmap in it.
 
     A network with ``score_and_map((B, C, H, W)) -> (B,), (B, 1, H, W)`` gives its own scores. For any other the last
     channel of its output is the map and the mean of the highest 2 % of it the score.
@@ -49,7 +50,7 @@ class SliceAnomalyInferer(Inferer):
         slice_axis: see :func:`~anomalyclip_monai.data.geometry.resolve_slice_axis`.
         slice_batch: slices per call of the network. Halved when memory runs out.
         smooth_mm: standard deviation in mm of a Gaussian across the planes of the heatmap along each axis; 0 for none.
-            Slice scores of one axis stay those of the single slices.
+        smooth_slices: the same in slices. Variances of both add up.
         empty_below: slices whose brightest pixel is not above this are skipped: heatmap and score are 0 there.
         amp: mixed precision; by default on CUDA only.
         progress: called with (slices done, slices in all) after each batch; those along all axes count.
@@ -63,24 +64,29 @@ class SliceAnomalyInferer(Inferer):
         slice_axis: SliceAxis | str = "auto",
         slice_batch: int = 16,
         smooth_mm: float = 0.0,
+        smooth_slices: float = 0.0,
         empty_below: float = 0.01,
         amp: bool | None = None,
         progress: Callable[[int, int], None] | None = None,
         axes: Axes = 1,
+        mirror: bool = False,
     ) -> None:
         super().__init__()
         if slice_batch < 1:
             raise ValueError(f"slice_batch ({slice_batch}) must be at least 1")
-        if smooth_mm < 0:
-            raise ValueError(f"smooth_mm ({smooth_mm}) must not be negative")
+        for name, sigma in (("smooth_mm", smooth_mm), ("smooth_slices", smooth_slices)):
+            if sigma < 0:
+                raise ValueError(f"{name} ({sigma}) must not be negative")
         resolve_slice_axis(slice_axis, np.eye(4), (1, 1, 1))  # refuse an unknown one before any work
         self.slice_axis = slice_axis
         self.slice_batch = slice_batch
         self.smooth_mm = smooth_mm
+        self.smooth_slices = smooth_slices
         self.empty_below = empty_below
         self.amp = amp
         self.progress = progress
         self.axes = parse_axes(axes)
+        self.mirror = mirror
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, X, Y, Z) -> (B, 1, X, Y, Z), see the class.
@@ -99,7 +105,7 @@ class SliceAnomalyInferer(Inferer):
         with torch.no_grad():
             for volume, place, out in zip(volumes, _places(inputs), heatmap, strict=True):
                 chosen = self._axes_of(volume, place)
-                volume_scores, halved = self._fill(out, volume, place.affine, chosen, network, *args, **kwargs)
+                volume_scores, halved = self._fill(out, volume, place, chosen, network, *args, **kwargs)
                 scores.append(volume_scores)
                 axes.append(chosen)
                 halvings.append(halved)
@@ -129,32 +135,44 @@ class SliceAnomalyInferer(Inferer):
         self,
         out: Tensor,
         volume: Tensor,
-        affine: np.ndarray,
+        place: _Place,
         axes: tuple[int, ...],
         network: Callable[..., Any],
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, int]:
         """Fill ``out`` (1, X, Y, Z) in place; -> scores (S,) and how often the batch was halved."""
-        views = [SliceView.upright(affine, axis) for axis in axes]
+        views = [SliceView.upright(place.affine, axis) for axis in axes]
+        sigmas = [self._sigma(place, axis) for axis in axes]
         todo = [self._not_empty(view.slices(volume)) for view in views]
         total, done, halvings = sum(map(len, todo)), 0, 0
+        mirror = self.mirror and len(axes) == 1
         scores = torch.zeros(0)
-        for number, (view, indices) in enumerate(zip(views, todo, strict=True)):
+        for number, (view, indices, sigma) in enumerate(zip(views, todo, sigmas, strict=True)):
             maps = out if number == 0 else _blank(tuple(out.shape))
             report = self._report(done, total)
-            found, halvings = self._score(maps, volume, view, indices, halvings, report, network, *args, **kwargs)
+            found, halvings = self._score(
+                maps, volume, view, indices, halvings, report, mirror, network, *args, **kwargs
+            )
             done += len(indices)
-            if self.smooth_mm:
-                _smooth_across(maps, view.axis, self.smooth_mm / plane_distance(affine, view.axis))
+            if sigma:
+                _smooth_across(maps, view.axis, sigma)
             if number == 0:
                 scores = found
             else:
                 out += maps
         if len(axes) > 1:
             out /= len(axes)
+        if len(axes) > 1 or any(sigmas):
             scores = torch.cat([top_fraction_mean(plane[None]) for plane in out.unbind(1 + axes[0])])
         return scores, halvings
+
+    def _sigma(self, place: _Place, axis: int) -> float:
+        """Standard deviation of the Gaussian across the planes along an axis, in planes."""
+        neighbours = place.stacked is None and place.physical
+        return math.hypot(
+            self.smooth_mm / plane_distance(place.affine, axis), self.smooth_slices if neighbours else 0.0
+        )
 
     def _not_empty(self, slices: Tensor) -> list[int]:
         """Indices of the slices (S, C, H, W) that are to be scored."""
@@ -172,6 +190,7 @@ class SliceAnomalyInferer(Inferer):
         todo: list[int],
         halvings: int,
         report: Callable[[int], None],
+        mirror: bool,
         network: Callable[..., Any],
         *args: Any,
         **kwargs: Any,
@@ -187,7 +206,7 @@ class SliceAnomalyInferer(Inferer):
             try:
                 images = view.flip(slices[chunk].to(device, torch.float32))
                 with self._autocast(device):
-                    score, anomaly_map = _score_and_map(network, images, *args, **kwargs)
+                    score, anomaly_map = _score_and_map(network, images, mirror, *args, **kwargs)
                 anomaly_map = view.flip(anomaly_map.float()).to(maps.device)
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
@@ -220,11 +239,15 @@ def _blank(shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
 
-def _score_and_map(network: Callable[..., Any], images: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+def _score_and_map(
+    network: Callable[..., Any], images: Tensor, mirror: bool, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
     own = getattr(network, "score_and_map", None)
     if own is not None:
-        return own(images, *args, **kwargs)
+        return own(images, *args, **({"mirror": True} if mirror else {}), **kwargs)
     anomaly_map = network(images, *args, **kwargs)[:, -1:].float()
+    if mirror:
+        anomaly_map = (anomaly_map + network(images.flip(-1), *args, **kwargs)[:, -1:].float().flip(-1)) / 2
     return top_fraction_mean(anomaly_map), anomaly_map
 
 

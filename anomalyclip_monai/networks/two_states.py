@@ -103,12 +103,22 @@ class TwoStateCLIP(nn.Module):
         abnormal = self._to_size(self.anomaly_map(self.encode_image(self.preprocess(images))), images)
         return torch.cat([1 - abnormal, abnormal], dim=1)
 
-    def score_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 1|3, H, W) in [0, 1] -> scores (B,) and anomaly maps (B, 1, H, W), both in [0, 1]."""
-        features = self.encode_image(self.preprocess(images))
-        anomaly_map = self.anomaly_map(features)
+    def score_and_map(self, images: Tensor, *, mirror: bool = False) -> tuple[Tensor, Tensor]:
+        """(B, 1|3, H, W) in [0, 1] -> scores (B,) and anomaly maps (B, 1, H, W), both in [0, 1].
+
+        Args:
+            images: the slices.
+            mirror: encode them mirrored left to right as well, and take the mean: what the network sees on one of both
+                only is mostly a false alarm. Twice the time.
+        """
+        views = [self.encode_image(self.preprocess(images))]
+        maps = [self.anomaly_map(views[0])]
+        if mirror:
+            views.append(self.encode_image(self.preprocess(images.flip(-1))))
+            maps.append(self.anomaly_map(views[1]).flip(-1))
+        anomaly_map = torch.stack(maps).mean(dim=0)
         if self.image_score == "class_token":
-            score = self.image_probabilities(features)[:, ABNORMAL]
+            score = torch.stack([self.image_probabilities(view)[:, ABNORMAL] for view in views]).mean(dim=0)
         else:
             score = top_fraction_mean(anomaly_map)
         return score, self._to_size(anomaly_map, images)

@@ -113,6 +113,12 @@ def test_evaluation_and_training_are_those_of_the_other_bundle(shipped: Path) ->
     ] * 4
 
 
+def test_one_plane_unless_slices_are_cheap(shipped: Path) -> None:
+    """The mean of three planes is the default of the small network only."""
+    here, there = (json.loads(Path(config(root)).read_text()) for root in (shipped, resources.bundle_root("tiny")))
+    assert (here["axes"], there["axes"]) == (1, "auto")
+
+
 def test_check_properties_of_training(bundle: Path, tmp_path: Path) -> None:
     overrides = {"network_def#image_size": 70, "precision": "bf16", "bundle_root": str(bundle), "log": False}
     overrides |= {"dataset_dir": str(make_photo_set(tmp_path / "photos", 2)), "output_dir": str(tmp_path / "out")}

@@ -44,7 +44,7 @@ class BrightNetwork(nn.Module):
         self.calls = 0
         self.stop_at = -1
 
-    def score_and_map(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def score_and_map(self, images: torch.Tensor, *, mirror: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
         self.calls += 1
         if self.calls == self.stop_at:
             raise KeyboardInterrupt

@@ -115,6 +115,19 @@ def test_score_kinds(tiny_network: AnomalyCLIP, images: torch.Tensor) -> None:
     assert (by_class - by_map).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("kind", ["class_token", "map_top2"])
+def test_mirrored_images_have_mirrored_maps_and_equal_scores(tiny_network: AnomalyCLIP, kind: str) -> None:
+    tiny_network.image_score = kind
+    images = torch.rand(2, 3, 60, 70, generator=torch.Generator().manual_seed(3))
+    score, anomaly_map = tiny_network.score_and_map(images, mirror=True)
+    other_score, other_map = tiny_network.score_and_map(images.flip(-1), mirror=True)
+    torch.testing.assert_close(other_map.flip(-1), anomaly_map)
+    torch.testing.assert_close(other_score, score)
+    plain = [tiny_network.score_and_map(view)[1] for view in (images, images.flip(-1))]
+    torch.testing.assert_close(anomaly_map, (plain[0] + plain[1].flip(-1)) / 2)
+    assert not torch.allclose(anomaly_map, plain[0])
+
+
 def test_stock_slice_inferer_works(tiny_network: AnomalyCLIP) -> None:
     volume = torch.rand(1, 1, 20, 17, 3)
     inferer = SliceInferer(roi_size=(-1, -1), spatial_dim=2, progress=False)

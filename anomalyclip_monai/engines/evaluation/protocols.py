@@ -57,17 +57,25 @@ class Protocol:
         Args:
             image_score: kind of image score of the network, see ``networks.ScoreKind``.
             threshold: value or values and origin of the fixed threshold.
-            options: of the bundle, for volumes: ``slice_axis``, ``axes``, ``smooth_mm``, ``empty_below``.
+            options: of the bundle, for volumes: ``slice_axis``, ``axes``, ``smooth_mm``, ``smooth_slices``,
+                ``empty_below``; of all: ``mirror``.
         """
         score = {
             "class_token": "the probability of the class token",
             "map_top2": "the mean of the top 2 % of the map at the model's size",
         }.get(image_score, image_score)
+        mirrored = ", mean of the picture and its mirror image" if options.get("mirror") else ""
         if self.volumes:
             axis, axes = options.get("slice_axis", "auto"), options.get("axes", 1)
             along = f"slices along the slice axis ({axis})" + ("" if str(axes) == "1" else f", axes fused: {axes}")
             along += " (3 where pixels allow it, else 1)" if axes == "auto" else ""
-            along += f", smoothed by {options['smooth_mm']} mm" if options.get("smooth_mm") else ""
+            smoothed = [
+                f"{options[f'smooth_{unit}']} {unit}" for unit in ("mm", "slices") if options.get(f"smooth_{unit}")
+            ]
+            along += f", smoothed across the planes by {' and '.join(smoothed)}" if smoothed else ""
+            along += f"; along one axis{mirrored}" if mirrored else ""
+            if smoothed or str(axes) != "1":
+                score += ", of a fused or smoothed heatmap the mean of its top 2 % in the slice"
             return (
                 f"Volumes on their stored grid, all {along}; slices whose brightest pixel is not above "
                 f"{options.get('empty_below', 0)} are scored 0; slice score: {score}; volume score: mean of the 3 "
@@ -86,9 +94,9 @@ class Protocol:
             grid = "Maps and masks on the photo's own grid"
             pro = "PRO: every distinct score a threshold, interpolated at FPR 0.3 and divided by it"
         return (
-            f"{grid}; image score: {score}; pixels pooled per class, measures then averaged over classes; {pro}; lit "
-            f"field: mean of channels above 20 of 255; Dice at the fixed threshold {threshold} and pointing: mean over "
-            "images with a lesion."
+            f"{grid}{mirrored}; image score: {score}; pixels pooled per class, measures then averaged over classes; "
+            f"{pro}; lit field: mean of channels above 20 of 255; Dice at the fixed threshold {threshold} and "
+            "pointing: mean over images with a lesion."
         )
 
 
