@@ -34,7 +34,7 @@ NOISE = 20.0
 
 HEAD = 3
 """Draw of the one head: its shape, folds, receive field and noise. Other draws look alike, but the embedded model
-marks something in most of them, as it does in real healthy heads; in this one it does not."""
+marks something in about half of them (9 of 17); in this one it does not."""
 
 VENTRICLE = np.array(
     [  # right side; x, y, z and radius in mm, from the frontal over the occipital to the temporal horn

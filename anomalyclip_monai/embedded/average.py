@@ -1,18 +1,13 @@
 """Several trainings as one: the mean of weights that came from the same start (model soup, Wortsman et al., ICML 2022).
 
-    python -m anomalyclip_monai.embedded.average BACKBONE BACKBONE ... -o MEAN.safetensors
-
 Each training errs in places of its own; what all agree on stays.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -37,22 +32,3 @@ def mean_weights(files: Sequence[Path]) -> dict[str, Tensor]:
         else first
         for key, first in states[0].items()
     }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Average backbones."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="+", metavar="BACKBONE")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
-    chosen = parser.parse_args(arguments)
-    try:
-        mean = mean_weights(chosen.files)
-    except WeightsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    safetensors.torch.save_file({key: value.contiguous() for key, value in mean.items()}, chosen.output)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from anomalyclip_monai.embedded.average import main
+from anomalyclip_monai.cli import main
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_the_mean_of_three(write, tmp_path):
         write(f"{index}.safetensors", weight=torch.tensor([value, 2.0]).half(), steps=torch.tensor([7]))
         for index, value in enumerate((1.0, 2.0, 6.0))
     ]
-    assert main([*files, "-o", str(tmp_path / "mean.safetensors")]) == 0
+    assert main(["average-backbones", *files, "-o", str(tmp_path / "mean.safetensors")]) == 0
     mean = load_file(tmp_path / "mean.safetensors")
     assert mean["weight"].tolist() == [3.0, 2.0]
     assert mean["weight"].dtype == torch.float16
@@ -28,6 +28,6 @@ def test_the_mean_of_three(write, tmp_path):
 
 def test_other_sizes_are_refused(write, tmp_path, capsys):
     files = [write("a.safetensors", weight=torch.zeros(2)), write("b.safetensors", weight=torch.zeros(3))]
-    assert main([*files, "-o", str(tmp_path / "mean.safetensors")]) == 2
+    assert main(["average-backbones", *files, "-o", str(tmp_path / "mean.safetensors")]) == 2
     assert "E_WEIGHTS: not like the first file" in capsys.readouterr().err
     assert not (tmp_path / "mean.safetensors").exists()

@@ -206,7 +206,7 @@ def test_what_is_shared_is_done_once_and_what_is_done_is_kept(bundle, sets, tmp_
     ]
     assert seen[-3:] == ["local_attention-q-q", "local_attention-k-k", "local_attention-none"]  # the last to be done
     assert calls.learned == 4 * 6  # 6 photos, once for v-v and once for each other kind
-    assert calls.measured == 4 * 8
+    assert calls.measured == 4 * 2 * 8  # 8 photos and their mirror images
     assert not (out / "work").exists()
 
     # a row that cannot be built says why
@@ -258,7 +258,7 @@ def test_a_killed_run_goes_on_behind_the_last_row(bundle, sets, tmp_path, monkey
     assert not (out / "folder" / "ablation.json").exists()
     encoded = calls.learned, calls.measured
     content = make_ablation(bundle, sets, out, groups=["loss"]).run()
-    assert (calls.learned, calls.measured) == encoded == (6, 8)
+    assert (calls.learned, calls.measured) == encoded == (6, 2 * 8)
     assert [row["key"] for row in content["rows"]] == ["base", "loss-global", "loss-local"]
     assert rows_of(content)["loss-global"]["loss"] == "global"
 

@@ -1,0 +1,34 @@
+"""``anomalyclip average-backbones``: several trainings of the embedded model as one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anomalyclip_monai.cli.console import EXIT_DONE, say
+
+if TYPE_CHECKING:
+    from anomalyclip_monai.cli.console import Commands
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    average = commands.add_parser(
+        "average-backbones", help="the mean of trainings of the embedded model", description=run.__doc__
+    )
+    average.add_argument("files", type=Path, nargs="+", metavar="BACKBONE", help="backbone.safetensors of trainings")
+    average.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the mean")
+    average.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Average the weights of trainings that came from the same start: calmer than any one of them."""
+    import safetensors.torch
+
+    from anomalyclip_monai.embedded.average import mean_weights
+
+    mean = mean_weights(arguments.files)
+    safetensors.torch.save_file({key: value.contiguous() for key, value in mean.items()}, arguments.output)
+    say(f"mean of {len(arguments.files)}: {arguments.output}")
+    return EXIT_DONE
