@@ -143,7 +143,7 @@ class SliceAnomalyInferer(Inferer):
     ) -> tuple[Tensor, int]:
         """Fill ``out`` (1, X, Y, Z) in place; -> scores (S,) and how often the batch was halved."""
         views = [SliceView.upright(place.affine, axis) for axis in axes]
-        sigmas = [self._sigma(place, axis) for axis in axes]
+        sigmas = [self._sigma(place, axis) if volume.shape[1 + axis] > 1 else 0.0 for axis in axes]
         todo = [self._not_empty(view.slices(volume)) for view in views]
         total, done, halvings = sum(map(len, todo)), 0, 0
         mirror = self.mirror and len(axes) == 1

@@ -371,6 +371,14 @@ def test_mirrored_slices_along_one_axis_only() -> None:
     assert torch.equal(one, other)
 
 
+def test_a_single_slice_keeps_the_network_s_score(tiny_network: AnomalyCLIP) -> None:
+    image = torch.rand(1, 1, 20, 31, generator=torch.Generator().manual_seed(21))
+    plain = SliceAnomalyInferer()(_batch(image[0, ..., None].numpy(), np.eye(4)), tiny_network)
+    smoothed = SliceAnomalyInferer(smooth_slices=0.7)(_batch(image[0, ..., None].numpy(), np.eye(4)), tiny_network)
+    assert torch.equal(smoothed.as_tensor(), plain.as_tensor())
+    assert torch.equal(smoothed.meta["slice_scores"], plain.meta["slice_scores"])
+
+
 @pytest.mark.parametrize("meta", [{"stacked_axis": 2}, {"physical_size": 0}])
 def test_slices_that_are_no_neighbours_are_not_smoothed(meta: dict[str, int]) -> None:
     data = np.random.default_rng(17).random((1, 9, 10, 11), dtype=np.float32)
