@@ -11,6 +11,7 @@ from anomalyclip_monai import resources
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
+    SLICE_OPTIONS,
     add_model_options,
     add_slice_options,
     model_options,
@@ -21,7 +22,7 @@ from anomalyclip_monai.cli.console import (
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
 
-OPTIONS = ("min_volume", "slice_axis", "axes", "slice_batch", "smooth_mm", "smooth_slices", "mirror", "volume")
+OPTIONS = ("min_volume", *SLICE_OPTIONS, "volume")
 
 
 def add(commands: Commands) -> None:

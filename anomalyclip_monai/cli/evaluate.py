@@ -14,6 +14,7 @@ from anomalyclip_monai.cli.ablation import add_ablation_options, check_ablation_
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
+    SLICE_OPTIONS,
     add_model_options,
     add_slice_options,
     model_options,
@@ -146,7 +147,7 @@ def _overrides(arguments: argparse.Namespace, dataset: str, path: str | Path) ->
             name: getattr(arguments, name)
             for name in (
                 *("protocol", "methods", "seeds", "against", "bootstrap", "limit"),
-                *("threshold", "slice_axis", "axes", "slice_batch", "smooth_mm", "smooth_slices", "mirror", "volume"),
+                *("threshold", *SLICE_OPTIONS, "volume"),
             )
         },
     }

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from anomalyclip_monai.embedded.crops import UNKNOWN, Crop, Crops
-from anomalyclip_monai.embedded.validation import Case
+from anomalyclip_monai.embedded.validation import Case, overlap
 from anomalyclip_monai.outputs.preview import OUTLINE, colours, opacity
 
 COLUMNS, ROWS = 8, 4
@@ -53,7 +53,7 @@ def draw_maps(maps: NDArray[np.float32], cases: Sequence[Case], file: Path, thre
         ill = [index for index in members if (cases[index].label == 1).any()]
         merit = {index: -float(maps[index].max()) for index in members}
         if ill:
-            merit = {index: _overlap(cases[index].label == 1, maps[index] >= threshold) for index in ill}
+            merit = {index: overlap(cases[index].label == 1, maps[index] >= threshold) for index in ill}
         order = sorted(merit, key=lambda index: (merit[index], index))
         shown = [*order[:half], *order[max(half, len(order) - half) :]]
         tiles = [with_map(maps[index], cases[index], threshold) for index in shown]
@@ -61,11 +61,6 @@ def draw_maps(maps: NDArray[np.float32], cases: Sequence[Case], file: Path, thre
         rows.append(np.concatenate(tiles, axis=1))
     Image.fromarray(np.concatenate(rows)).save(file)
     return file
-
-
-def _overlap(lesion: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float:
-    """Dice of a lesion that is not empty."""
-    return float(2 * (lesion & mask).sum() / (lesion.sum() + mask.sum()))
 
 
 def with_map(values: NDArray[np.float32], case: Case, threshold: float) -> NDArray[np.uint8]:

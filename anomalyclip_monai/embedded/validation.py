@@ -106,7 +106,7 @@ def measure(maps: NDArray[np.float32], cases: Sequence[Case], threshold: float =
                 both += int((mask & lesion).sum())
                 total += int(mask.sum() + lesion.sum())
                 if lesion.any():
-                    overlaps.append(2 * (mask & lesion).sum() / (mask.sum() + lesion.sum()))
+                    overlaps.append(overlap(lesion, mask))
                     hits.append(bool(lesion.ravel()[np.where(case.label == UNKNOWN, 0, maps[index]).argmax()]))
             found[f"{group}.dice"] = 2 * both / max(total, 1) if volumes else float(np.mean(overlaps))
             found[f"{group}.pointing"] = float(np.mean(hits))
@@ -119,6 +119,11 @@ def measure(maps: NDArray[np.float32], cases: Sequence[Case], threshold: float =
                 found[f"{group}.false_ml"] = float(np.sum(false))
             found[f"{group}.score"] = float(scores.mean())
     return found
+
+
+def overlap(lesion: NDArray[np.bool_], mask: NDArray[np.bool_]) -> float:
+    """Dice of a lesion that is not empty."""
+    return float(2 * (lesion & mask).sum() / (lesion.sum() + mask.sum()))
 
 
 def best_threshold(maps: NDArray[np.float32], cases: Sequence[Case], false_ml: float = 1.0) -> float:
