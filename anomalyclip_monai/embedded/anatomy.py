@@ -140,5 +140,5 @@ def acquire(image: Plane, rng: np.random.Generator) -> Plane:
     if rng.random() < 0.04:
         image = image + rng.uniform(0.02, 0.08) * np.roll(image, size // int(rng.integers(2, 5)), axis=0)
     if rng.random() < 0.5:
-        image = np.clip(image, 0, None) ** np.exp(rng.normal(0, 0.18)) * rng.uniform(0.8, 1.2)
+        image = np.clip(image, 0, None) ** np.exp(rng.normal(0, 0.2)) * rng.uniform(0.6, 1.25)
     return np.clip(image, 0, 1).astype(np.float32)

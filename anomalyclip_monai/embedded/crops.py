@@ -13,19 +13,23 @@ from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from anomalyclip_monai.embedded import anatomy, distractors
+from anomalyclip_monai.embedded import anatomy, distractors, surfaces
 from anomalyclip_monai.embedded.framing import Framed, Plane, content_window, frame
 from anomalyclip_monai.embedded.lesions import Scene, add_lesion
 from anomalyclip_monai.embedded.sources import Picture, Subject
 
+SURFACE = "surface"
+"""The domain of :mod:`~anomalyclip_monai.embedded.surfaces`, which needs no subject."""
+
 SHARES: Mapping[str, float] = {
-    "mr_brain": 0.46,
-    "colonoscopy": 0.21,
-    "ct_head": 0.15,
+    "mr_brain": 0.41,
+    "colonoscopy": 0.19,
+    "ct_head": 0.14,
     "ultrasound": 0.07,
-    "mr_body": 0.045,
-    "ct_body": 0.045,
+    "mr_body": 0.04,
+    "ct_body": 0.04,
     "xray": 0.02,
+    SURFACE: 0.09,
 }
 """Domain -> share of the crops; what a training lacks is spread over the others."""
 
@@ -50,6 +54,7 @@ SYNTHETIC: Mapping[str, float] = {
     "mr_body": 0.6,
     "ct_body": 0.6,
     "xray": 0.5,
+    SURFACE: 0.67,
 }
 """Domain -> share of the lesion-free crops that get a synthetic lesion; the others teach what is healthy."""
 
@@ -58,8 +63,15 @@ CONTRAST_OF = {"flair_synthsr": "flair", "t2_thick_slices": "flair", "t1_sag_4p8
 UNKNOWN = 255
 """Label of pixels that the loss leaves out."""
 
+TINTED = 0.12
+"""Share of the grey crops that are shown in colours, so that colour alone is nothing new."""
+
 MAX_BLACK = 0.06
 """Display values below this, connected to the border of an endoscopy frame, are its frame."""
+
+
+Labelled = tuple[Plane, NDArray[np.uint8]]
+"""(S, S, C) picture in [0, 1] and its (S, S) label."""
 
 
 class Crop(NamedTuple):
@@ -88,7 +100,8 @@ class Crops(Dataset[Crop]):
         self.seed = seed
         self.size = size
         self.length = length
-        self.domains = [domain for domain in SHARES if any(subject.domain == domain for subject in subjects)]
+        there = {SURFACE, *(subject.domain for subject in subjects)}
+        self.domains = [domain for domain in SHARES if domain in there]
         self.subjects = {
             domain: [subject for subject in subjects if subject.domain == domain] for domain in self.domains
         }
@@ -114,6 +127,18 @@ class Crops(Dataset[Crop]):
     def draw(self, rng: np.random.Generator, domain: str | None = None, *, lesion: bool | None = None) -> Crop:
         """A crop of a random or a given domain, with, without or with a chance of a synthetic lesion."""
         domain = domain or str(rng.choice(self.domains, p=self.shares))
+        image, label = self._surface(rng, lesion) if domain == SURFACE else self._organ(domain, rng, lesion)
+        image, label = _finish(image, label, domain, rng)
+        pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
+        return Crop(torch.from_numpy(np.broadcast_to(pixels, (3, *label.shape)).copy()), torch.from_numpy(label))
+
+    def _surface(self, rng: np.random.Generator, damaged: bool | None) -> Labelled:
+        if damaged is None:
+            damaged = rng.random() < SYNTHETIC[SURFACE]
+        image, extent = surfaces.draw(self.size, rng, damaged=damaged)
+        return image, _marked(np.zeros(extent.shape, dtype=np.uint8), extent)
+
+    def _organ(self, domain: str, rng: np.random.Generator, lesion: bool | None) -> Labelled:
         subject = self._subject(domain, rng)
         framed, contrast = _show(subject, rng, self.size)
         if domain == "ct_head":
@@ -133,14 +158,18 @@ class Crops(Dataset[Crop]):
             made = add_lesion(Scene(image, tissue, rng, contrast, white, donors), domain)
             if made is not None:
                 image, extent = made
-                label[(extent > 0.15) & (label == 0)] = UNKNOWN  # the soft edge
-                label[extent > 0.5] = 1
-        image, label = _finish(image, label, domain, rng)
-        pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
-        return Crop(torch.from_numpy(np.broadcast_to(pixels, (3, *label.shape)).copy()), torch.from_numpy(label))
+                label = _marked(label, extent)
+        return image, label
 
     def _subject(self, domain: str, rng: np.random.Generator) -> Subject:
         return self.subjects[domain][int(rng.choice(len(self.weights[domain]), p=self.weights[domain]))]
+
+
+def _marked(label: NDArray[np.uint8], extent: Plane) -> NDArray[np.uint8]:
+    """The label with a lesion of this extent, whose soft edge is left out."""
+    label[(extent > 0.15) & (label == 0)] = UNKNOWN
+    label[extent > 0.5] = 1
+    return label
 
 
 def _normalised(values: Sequence[float]) -> NDArray[np.float64]:
@@ -226,18 +255,17 @@ def _window(framed: Framed, rng: np.random.Generator) -> Plane:
     return np.clip((framed.image - low) / (high - low), 0, 1).astype(np.float32) * (framed.image > 0.01)
 
 
-def _finish(
-    image: Plane, label: NDArray[np.uint8], domain: str, rng: np.random.Generator
-) -> tuple[Plane, NDArray[np.uint8]]:
+def _finish(image: Plane, label: NDArray[np.uint8], domain: str, rng: np.random.Generator) -> Labelled:
     """Light, noise and what is burnt into the picture."""
     if domain == "colonoscopy":
         black = ndimage.binary_closing(image.max(axis=2) < MAX_BLACK, iterations=2)
         label[black & (label == 0)] = UNKNOWN
+    if domain in ("colonoscopy", SURFACE):
         if rng.random() < 0.45:
             image = distractors.illumination(image, rng)
-        if rng.random() < 0.4:
+        if rng.random() < (0.4 if domain == "colonoscopy" else 0.15):
             image = distractors.glare(image, rng)
-        if rng.random() < 0.1:
+        if domain == "colonoscopy" and rng.random() < 0.1:
             before, image = image, distractors.instrument(image, rng)
             label[(np.abs(image - before).max(axis=2) > 0.05) & (label == 1)] = UNKNOWN
         if rng.random() < 0.3:
@@ -248,6 +276,8 @@ def _finish(
         image = anatomy.acquire(image[..., 0], rng)[..., None]
         if domain in ("ultrasound", "xray") and rng.random() < 0.3:
             image = distractors.illumination(image, rng)
+        if rng.random() < TINTED:
+            image = distractors.tint(image, rng)
     if rng.random() < (0.05 if domain in ("mr_body", "ct_body") else 0.12):
         image, ink = distractors.burnt_in(image, rng)
         label[ink] = UNKNOWN

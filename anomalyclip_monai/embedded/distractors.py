@@ -27,6 +27,11 @@ def illumination(image: Plane, rng: np.random.Generator) -> Plane:
     return np.clip(image * field[..., None], 0, 1).astype(np.float32)
 
 
+def tint(image: Plane, rng: np.random.Generator) -> Plane:
+    """A grey picture in colours: (S, S, 1) -> (S, S, 3), every channel on a curve of its own."""
+    return np.clip(image ** np.exp(rng.normal(0, 0.35, 3)) * rng.uniform(0.55, 1.05, 3), 0, 1).astype(np.float32)
+
+
 def glare(image: Plane, rng: np.random.Generator) -> Plane:
     """Specular spots on wet mucosa."""
     size = len(image)

@@ -121,7 +121,7 @@ def _push(scene: Scene, centre: tuple[int, int], radius: float, strength: float)
 def mass(scene: Scene) -> Result:
     """A tumour: brighter or darker, with its own texture, a sharp or an infiltrating edge, and mass effect."""
     rng, size = scene.rng, len(scene.image)
-    radius = scene.unit * np.exp(rng.uniform(np.log(5), np.log(30)))
+    radius = scene.unit * np.exp(rng.uniform(np.log(5), np.log(36)))
     centre = scene.place()
     image = _push(scene, centre, radius, rng.uniform(0, 0.45)) if rng.random() < 0.5 else scene.image
     soft = scene.unit * rng.choice([1.0, 2.5, 6.0])
@@ -131,7 +131,7 @@ def mass(scene: Scene) -> Result:
         if scene.white is not None:
             alpha = alpha * (0.45 + 0.55 * scene.white)
     mean = _local_mean(image, alpha)
-    level = np.clip(mean + scene.shift(0.1, 0.5), 0.02, 1)
+    level = np.clip(mean + scene.shift(0.06, 0.5), 0.02, 1)
     keep = rng.uniform(0.0, 0.9)
     inner = level + keep * (image - mean)
     inner = inner * (1 + rng.uniform(0, 0.16) * smooth_noise(size, scene.unit * rng.uniform(1.5, 9), rng)[..., None])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalyclip_monai.embedded.crops import SHARES, SYNTHETIC, UNKNOWN, Crops
+from anomalyclip_monai.embedded.crops import SHARES, SURFACE, SYNTHETIC, UNKNOWN, Crops
 
 
 def test_a_number_is_a_crop(subjects):
@@ -24,7 +24,7 @@ def test_what_a_crop_holds(subjects):
         assert set(label.unique().tolist()) <= {0, 1, UNKNOWN}
 
 
-@pytest.mark.parametrize("domain", ["mr_brain", "ct_head", "mr_body", "ct_body", "ultrasound", "xray"])
+@pytest.mark.parametrize("domain", ["mr_brain", "ct_head", "mr_body", "ct_body", "ultrasound", "xray", SURFACE])
 def test_lesions_come_when_asked_for_and_only_then(subjects, domain):
     crops = Crops(subjects, size=64)
     ill = [(crops.draw(np.random.default_rng(seed), domain, lesion=True).label == 1).any() for seed in range(12)]
@@ -37,10 +37,21 @@ def test_many_heads_stay_healthy():
     assert SYNTHETIC["mr_brain"] <= 0.6
 
 
+def test_shares_add_up():
+    assert sum(SHARES.values()) == pytest.approx(1)
+
+
 def test_shares_are_spread_over_what_is_there(subjects):
     only = Crops([subject for subject in subjects if subject.domain in ("ultrasound", "xray")])
-    assert only.domains == ["ultrasound", "xray"]
-    np.testing.assert_allclose(only.shares, [SHARES["ultrasound"] / 0.09, SHARES["xray"] / 0.09])
+    assert only.domains == ["ultrasound", "xray", SURFACE]  # surfaces need no data
+    np.testing.assert_allclose(only.shares, np.array([0.07, 0.02, 0.09]) / 0.18)
+
+
+def test_some_grey_pictures_are_shown_in_colours(subjects):
+    crops = Crops([subject for subject in subjects if subject.domain == "ultrasound"], size=64)
+    images = [crops.draw(np.random.default_rng(seed), "ultrasound").image.float() for seed in range(60)]
+    coloured = sum(bool((image.amax(0) - image.amin(0)).max() > 8) for image in images)
+    assert 2 <= coloured <= 18
 
 
 def test_the_black_frame_of_an_endoscope_is_left_out(subjects):

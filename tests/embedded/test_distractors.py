@@ -20,6 +20,14 @@ def test_light_and_objects_change_the_picture_and_keep_its_range(name, image):
         assert 0 <= changed.min() <= changed.max() <= 1
 
 
+def test_a_tint_gives_every_channel_its_own_curve():
+    grey = np.linspace(0, 1, SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE, 1)
+    tinted = distractors.tint(grey, np.random.default_rng(0))
+    assert tinted.shape == (SIZE, SIZE, 3)
+    assert (np.diff(tinted.reshape(-1, 3), axis=0) >= 0).all()  # what was brighter still is
+    assert np.ptp(tinted[-1, -1]) > 0.02
+
+
 def test_vessels_are_bright_thin_and_in_the_tissue(image):
     tissue = np.zeros((SIZE, SIZE), bool)
     tissue[30:70, 30:70] = True

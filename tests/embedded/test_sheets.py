@@ -20,7 +20,7 @@ def test_outlines_and_tint():
 def test_a_sheet_per_domain(subjects, tmp_path):
     crops = Crops([subject for subject in subjects if subject.domain in ("ultrasound", "xray")], size=32)
     files = write_sheets(crops, tmp_path)
-    assert [file.name for file in files] == ["crops_ultrasound.png", "crops_xray.png"]
+    assert [file.name for file in files] == ["crops_ultrasound.png", "crops_xray.png", "crops_surface.png"]
     assert np.asarray(Image.open(files[0])).shape == (4 * 32, 8 * 32, 3)
 
 
