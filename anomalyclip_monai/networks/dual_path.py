@@ -56,6 +56,8 @@ def encode_image(
         if layer > start:
             alike = {"v-v": value, "q-q": query, "k-k": key}[local_attention]
             local_path = local_path + tower.merge(block, F.scaled_dot_product_attention(alike, alike, value))
+            if layer == len(tower.blocks):  # of the global path's end only the class token is read
+                query, global_path = query[:, :, :1], global_path[:, :1]
         global_path = global_path + tower.merge(block, F.scaled_dot_product_attention(query, key, value))
         global_path = global_path + tower.mlp(block, global_path)
         if layer <= start:
