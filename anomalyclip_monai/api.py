@@ -20,7 +20,7 @@ from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.outputs import Result
 from anomalyclip_monai.transforms import FindLesionsd
 from anomalyclip_monai.transforms.calibration import Calibration
-from anomalyclip_monai.types import PathLike, Record
+from anomalyclip_monai.types import SLICE_OPTIONS, PathLike, Record
 from anomalyclip_monai.weights.choice import CHOICE, bundle_config, choose_model, kept_network, load_network
 
 logger = logging.getLogger(__name__)
@@ -163,18 +163,7 @@ class Pipeline:
         **options: see :func:`localize`; those that are None keep the bundle's value.
     """
 
-    OPTIONS = (
-        "threshold",
-        "min_volume",
-        "slice_axis",
-        "axes",
-        "slice_batch",
-        "smooth_mm",
-        "smooth_slices",
-        "mirror",
-        "volume",
-        "per_slice",
-    )
+    OPTIONS = ("threshold", "min_volume", *SLICE_OPTIONS, "volume", "per_slice")
     CHOICE = CHOICE
 
     def __init__(self, model: str = "tiny", *, preset: str = "auto", device: str = "auto", **options: Any) -> None:

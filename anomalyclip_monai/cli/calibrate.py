@@ -11,13 +11,13 @@ from anomalyclip_monai import resources
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
-    SLICE_OPTIONS,
     add_model_options,
     add_slice_options,
     model_options,
     progress,
     say,
 )
+from anomalyclip_monai.types import SLICE_OPTIONS
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands

@@ -41,12 +41,8 @@ def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"model": arguments.model, "device": arguments.device, **chosen}
 
 
-SLICE_OPTIONS = ("slice_axis", "axes", "slice_batch", "smooth_mm", "smooth_slices", "mirror")
-"""What :func:`add_slice_options` adds, by the names of a bundle's configuration."""
-
-
 def add_slice_options(parser: argparse.ArgumentParser) -> None:
-    """How a volume is cut into slices and put together again, for every command that scores volumes."""
+    """:data:`~anomalyclip_monai.types.SLICE_OPTIONS`, for every command that scores volumes."""
     parser.add_argument("--slice-axis", help="of volumes: auto, axial, coronal, sagittal, 0, 1 or 2")
     parser.add_argument(
         "--axes",

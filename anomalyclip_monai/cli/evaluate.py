@@ -14,13 +14,13 @@ from anomalyclip_monai.cli.ablation import add_ablation_options, check_ablation_
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
-    SLICE_OPTIONS,
     add_model_options,
     add_slice_options,
     model_options,
     say,
 )
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
+from anomalyclip_monai.types import SLICE_OPTIONS
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
