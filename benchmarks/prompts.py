@@ -54,7 +54,7 @@ class Row:
     """One measure of one set."""
 
     organ: str
-    images: int
+    learned_from: str
     title: str
     samples: int
     measure: str
@@ -68,7 +68,7 @@ class Row:
         interval = " [{:+.1f}, {:+.1f}]".format(*(100 * end for end in self.interval)) if self.interval else ""
         return {
             "left out": self.organ,
-            "learned from": f"{self.images} pictures",
+            "learned from": self.learned_from,
             "measured on": f"{self.title} ({self.samples})",
             "measure": self.measure,
             "learned": f"{100 * self.learned:.1f}",
@@ -124,7 +124,15 @@ def learn(pictures: Path, bundle: Path, out: Path, seeds: int) -> list[Path]:
     return files
 
 
-def rows_of(organ: str, images: int, part: Part, bundle: Path, prompts: Sequence[Path], out: Path) -> Iterator[Row]:
+def described(pictures: Sequence[tuple[str, Picture]]) -> str:
+    """``50 with and 40 without a lesion``."""
+    ill = sum(bool((picture.lesion == 1).any()) for _, picture in pictures)
+    return f"{ill} with and {len(pictures) - ill} without a lesion"
+
+
+def rows_of(
+    organ: str, learned_from: str, part: Part, bundle: Path, prompts: Sequence[Path], out: Path
+) -> Iterator[Row]:
     """Both kinds of prompts on one set."""
     options: dict[str, Any] = {"methods": [MODEL, HAND_WRITTEN], "seeds": [str(file) for file in prompts]}
     if part.dataset == "csv":
@@ -141,7 +149,7 @@ def rows_of(organ: str, images: int, part: Part, bundle: Path, prompts: Sequence
             low, high = np.nanpercentile(draws[f"{MODEL}/{name}"] - draws[f"{HAND_WRITTEN}/{name}"], [2.5, 97.5])
             interval = float(low), float(high)
         title = report["measure_titles"].get(name, name)
-        yield Row(organ, images, part.title, report["samples"]["count"], title, learned, by_hand, interval)
+        yield Row(organ, learned_from, part.title, report["samples"]["count"], title, learned, by_hand, interval)
 
 
 def measure_organ(organ: str, run: Path, arguments: argparse.Namespace) -> list[Row]:
@@ -159,7 +167,7 @@ def measure_organ(organ: str, run: Path, arguments: argparse.Namespace) -> list[
         prompts = learn(written(learned, out / "learned"), bundle, out / "prompts", arguments.seeds)
         for part in parts:
             limited = replace(part, path=part.path.resolve())
-            rows += rows_of(organ, len(learned), limited, bundle, prompts, out / "reports" / part.name)
+            rows += rows_of(organ, described(learned), limited, bundle, prompts, out / "reports" / part.name)
     return rows
 
 
