@@ -44,7 +44,7 @@ def load_backbone(
         weights: ``.safetensors``, or a ``torch.save`` file of tensors (read with ``weights_only``).
         config: name of an open_clip model, whose activation is corrected as in :func:`named_config`; or a JSON file
             in the form of open_clip's ``open_clip_config.json``, by default the one beside the weights. A section
-            ``stem`` replaces ``visual.conv1`` by a :class:`ConvolutionalStem`.
+            ``stem`` replaces ``visual.conv1`` by a :class:`ConvolutionalStem`, whose batch norms are folded in fp32.
         pretrained: open_clip's tag of these weights, where ``config`` is a name.
         precision: of the tower in memory: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -60,9 +60,12 @@ def load_backbone(
     else:
         description = _read_description(Path(config) if config else weights.with_name("open_clip_config.json"))
     try:
-        return clip_from_state_dict(state, description, dtype=dtype)
+        clip: Any = clip_from_state_dict(state, description, dtype=dtype)
     except WeightsError as error:
         raise WeightsError(error.code, error.what, weights, error.todo) from error
+    if "stem" in description and dtype == torch.float32:
+        clip.visual.conv1.fold()
+    return clip
 
 
 def floating_type(precision: str) -> torch.dtype:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import open_clip
 import pytest
 import torch
+from torch import nn
 
 from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict
 from anomalyclip_monai.networks.stem import ConvolutionalStem
@@ -23,6 +24,22 @@ def test_one_token_per_8_pixels() -> None:
     stem = ConvolutionalStem(**STEM).eval()
     assert stem.stride == 32
     assert stem(torch.rand(2, 3, 64, 96)).shape == (2, 32, 8, 12)
+
+
+def test_folded_batch_norms_give_the_same_features() -> None:
+    stem = ConvolutionalStem(**STEM)
+    for module in stem.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after a training: every channel on a scale of its own
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    images = torch.rand(2, 3, 64, 96)
+    with torch.inference_mode():
+        before = stem.eval()(images)
+        stem.fold()
+        torch.testing.assert_close(stem(images), before, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in stem.modules())
 
 
 def test_stem_takes_the_place_of_the_patch_embedding() -> None:
