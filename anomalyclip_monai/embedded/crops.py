@@ -22,14 +22,14 @@ SURFACE = "surface"
 """The domain of :mod:`~anomalyclip_monai.embedded.surfaces`, which needs no subject."""
 
 SHARES: Mapping[str, float] = {
-    "mr_brain": 0.41,
+    "mr_brain": 0.39,
     "colonoscopy": 0.19,
     "ct_head": 0.14,
     "ultrasound": 0.07,
     "mr_body": 0.04,
     "ct_body": 0.04,
     "xray": 0.02,
-    SURFACE: 0.09,
+    SURFACE: 0.11,
 }
 """Domain -> share of the crops; what a training lacks is spread over the others."""
 
@@ -263,7 +263,7 @@ def _finish(image: Plane, label: NDArray[np.uint8], domain: str, rng: np.random.
     if domain in ("colonoscopy", SURFACE):
         if rng.random() < 0.45:
             image = distractors.illumination(image, rng)
-        if rng.random() < (0.4 if domain == "colonoscopy" else 0.15):
+        if rng.random() < 0.4:
             image = distractors.glare(image, rng)
         if domain == "colonoscopy" and rng.random() < 0.1:
             before, image = image, distractors.instrument(image, rng)

@@ -101,6 +101,9 @@ def random_surface(size: int, rng: np.random.Generator) -> Surface:
     for _ in range(int(rng.integers(0, 3))):
         share = 1 / (1 + np.exp(-rng.uniform(1, 8) * (_waves(size, rng) + rng.normal())))
         colour = colour + share[..., None] * np.exp(rng.uniform(-2, 0)) * (_colour(rng) - colour)
+    if rng.random() < 0.4:  # what lies deep or in the shade
+        shade = 1 / (1 + np.exp(-4 * (smooth_noise(size, unit * rng.uniform(40, 90), rng) - rng.uniform(0.3, 1.5))))
+        colour = colour * (1 - rng.uniform(0.3, 0.95) * shade[..., None])
     if rng.random() < 0.35:
         veins = _lines(size, rng, int(rng.integers(2, 12)), wander=0.2)
         veins = np.clip(ndimage.gaussian_filter(veins, unit * rng.uniform(0.4, 1.2)) * 3, 0, 1)
@@ -178,7 +181,7 @@ Damage = Callable[[Surface, NDArray[np.bool_], np.random.Generator], tuple[Surfa
 
 def _dent(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Surface, Plane]:
     """A bump or a pit, with the surface's own colours or a little of another."""
-    extent, radius = _spot(surface, where, rng, 6, 40)
+    extent, radius = _spot(surface, where, rng, 6, 46)
     depth = ndimage.distance_transform_edt(extent > 0.5) / radius
     dome = np.sqrt(np.clip(1 - (1 - np.clip(depth, 0, 1)) ** 2, 0, 1)) * radius * rng.uniform(0.25, 0.9)
     dome = ndimage.gaussian_filter(dome, surface.unit * rng.uniform(0.6, 2.0)) * (1 if rng.random() < 0.7 else -1)
@@ -238,11 +241,11 @@ def _scratch(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generato
 
 
 DAMAGES: tuple[tuple[Damage, float], ...] = (
-    (_dent, 0.3),
-    (_stain, 0.24),
+    (_dent, 0.38),
+    (_stain, 0.2),
     (_specks, 0.08),
-    (_foreign, 0.2),
-    (_worn, 0.1),
-    (_scratch, 0.08),
+    (_foreign, 0.18),
+    (_worn, 0.09),
+    (_scratch, 0.07),
 )
 """Kinds of damage and their shares."""
