@@ -12,10 +12,11 @@ and ``table.md``; what is there is not done again.
 from __future__ import annotations
 
 import argparse
+import io
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from embedded import (
     markdown,
     organ_and_run,
     value_of,
+    write_if_new,
     write_list,
 )
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomalyclip_monai import resources
@@ -45,8 +48,6 @@ HELD_OUT_MEASURES = ("image_auroc", "pixel_auroc", "pixel_pro_exact", "pointing"
 
 DOMAINS = {"colonoscopy": "colonoscopy", "brain_mr": "mr_brain", "head_ct": "ct_head", "ultrasound": "ultrasound"}
 """Organ -> domain of its subjects."""
-
-FIRST_SEED = 111
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,15 @@ def pictures_of(subjects: Sequence[Subject]) -> Iterator[tuple[str, Picture]]:
         axis = subject.axes[-1]
         for index in subject.cuts[axis]:
             picture = subject.cut(axis, int(index))
-            if not (picture.lesion == 2).any() and picture.image.max() > 0.2 * 255:
+            if not (picture.lesion == 2).any() and not picture.empty:
                 yield f"{subject.name}_{index:03}", picture
 
 
 def balanced(pictures: Sequence[tuple[str, Picture]], count: int) -> list[tuple[str, Picture]]:
     """At most ``count``, half of them without a lesion where there are enough."""
     order = [pictures[index] for index in np.random.default_rng(0).permutation(len(pictures))]
-    ill = [entry for entry in order if (entry[1].lesion == 1).any()]
-    normal = [entry for entry in order if not (entry[1].lesion == 1).any()]
+    ill = [entry for entry in order if entry[1].diseased]
+    normal = [entry for entry in order if not entry[1].diseased]
     most = max(count - len(normal), count - count // 2)
     chosen = ill[:most]
     return chosen + normal[: count - len(chosen)]
@@ -104,29 +105,32 @@ def written(pictures: Sequence[tuple[str, Picture]], folder: Path) -> Path:
     for name, picture in pictures:
         image, mask = folder / f"{name}.png", folder / f"{name}_mask.png"
         grey = picture.image.shape[2] == 1
-        Image.fromarray(picture.image[..., 0] if grey else np.ascontiguousarray(picture.image)).save(image)
-        ill = bool((picture.lesion == 1).any())
-        if ill:
-            Image.fromarray((picture.lesion == 1).astype(np.uint8) * 255).save(mask)
-        rows.append(
-            {"image": image.resolve(), "mask": mask.resolve() if ill else "", "label": "abnormal" if ill else "normal"}
-        )
+        save(picture.image[..., 0] if grey else picture.image, image)
+        if picture.diseased:
+            save((picture.lesion == 1).astype(np.uint8) * 255, mask)
+        truth = {"mask": mask.resolve(), "label": "abnormal"} if picture.diseased else {"mask": "", "label": "normal"}
+        rows.append({"image": image.resolve(), **truth})
     return write_list(folder.with_suffix(".csv"), rows)
 
 
+def save(picture: NDArray[np.uint8], path: Path) -> None:
+    """Write a PNG, unless it is there."""
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(content, "PNG")
+    write_if_new(path, content.getvalue())
+
+
 def learn(pictures: Path, bundle: Path, out: Path, seeds: int) -> list[Path]:
-    """``anomalyclip train``; -> the prompts of every seed."""
-    files = [out / f"seed_{FIRST_SEED + index}" / "model.pt" for index in range(seeds)]
-    if not all(file.is_file() for file in files):
-        command = [sys.executable, "-m", "anomalyclip_monai.cli", "train", "csv", str(pictures), "-o", str(out)]
-        command += ["--model", str(bundle), "--seeds", str(seeds), "--seed", str(FIRST_SEED), "--quiet"]
-        subprocess.run(command, check=True)
-    return files
+    """``anomalyclip train``, which does not repeat what is there; -> the prompts of every seed."""
+    command = [sys.executable, "-m", "anomalyclip_monai.cli", "train", "csv", str(pictures), "-o", str(out)]
+    command += ["--model", str(bundle), "--seeds", str(seeds), "--quiet"]
+    subprocess.run(command, check=True)
+    return sorted(out.glob("model.pt" if seeds == 1 else "seed_*/model.pt"))
 
 
 def described(pictures: Sequence[tuple[str, Picture]]) -> str:
     """``50 with and 40 without a lesion``."""
-    ill = sum(bool((picture.lesion == 1).any()) for _, picture in pictures)
+    ill = sum(picture.diseased for _, picture in pictures)
     return f"{ill} with and {len(pictures) - ill} without a lesion"
 
 
@@ -160,14 +164,13 @@ def measure_organ(organ: str, run: Path, arguments: argparse.Namespace) -> list[
     held_out = list(pictures_of([s for s in subjects if s.validates]))
     parts = [Part(name, LAYOUTS[name].title, name, path) for name, path in find_all(arguments.data).items()]
     parts = [part for part in parts if part.name in MEASURED_BY[organ]]
-    if any((picture.lesion == 1).any() for _, picture in held_out):
+    if any(picture.diseased for _, picture in held_out):
         parts.insert(0, Part("held_out", "held-out patients", "csv", written(held_out, out / "held_out")))
     rows: list[Row] = []
     with bundle_with(find_run(run, 1, organ).final, resources.bundle_root("tiny")) as bundle:
         prompts = learn(written(learned, out / "learned"), bundle, out / "prompts", arguments.seeds)
         for part in parts:
-            limited = replace(part, path=part.path.resolve())
-            rows += rows_of(organ, described(learned), limited, bundle, prompts, out / "reports" / part.name)
+            rows += rows_of(organ, described(learned), part, bundle, prompts, out / "reports" / part.name)
     return rows
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,8 @@ def _confined(alpha: Plane, scene: Scene) -> Plane:
     return alpha * ndimage.gaussian_filter(scene.tissue.astype(np.float32), 0.6)
 
 
-def _blend(image: Plane, alpha: Plane, target: Plane | float) -> Plane:
+def blend(image: Plane, alpha: Plane, target: NDArray[Any] | float) -> Plane:
+    """(S, S, C) that goes over into ``target`` where ``alpha`` (S, S) goes to 1."""
     return image + alpha[..., None] * (target - image)
 
 
@@ -135,7 +137,7 @@ def mass(scene: Scene) -> Result:
     keep = rng.uniform(0.0, 0.9)
     inner = level + keep * (image - mean)
     inner = inner * (1 + rng.uniform(0, 0.16) * smooth_noise(size, scene.unit * rng.uniform(1.5, 9), rng)[..., None])
-    return _blend(image, alpha, inner), alpha
+    return blend(image, alpha, inner), alpha
 
 
 def ring(scene: Scene) -> Result:
@@ -153,13 +155,13 @@ def ring(scene: Scene) -> Result:
     if rng.random() < 0.7:
         oedema = same_blob(rng.uniform(1.3, 2.4), 5 * scene.unit)
         oedema = oedema * np.clip(0.85 + 0.3 * smooth_noise(size, 9 * scene.unit, rng), 0, 1)
-        image = _blend(image, 0.9 * oedema, np.clip(image + scene.shift(0.1, 0.3), 0, 1))
+        image = blend(image, 0.9 * oedema, np.clip(image + scene.shift(0.1, 0.3), 0, 1))
         extent = np.maximum(outer, oedema)
     core = same_blob(rng.uniform(0.5, 0.85), 1.5)
     mean = _local_mean(scene.image, outer)
-    image = _blend(image, outer, np.clip(mean + rng.uniform(0.12, 0.55) * rng.choice([1, 1, 1, -1]), 0, 1))
+    image = blend(image, outer, np.clip(mean + rng.uniform(0.12, 0.55) * rng.choice([1, 1, 1, -1]), 0, 1))
     texture = 0.05 * smooth_noise(size, 5 * scene.unit, rng)[..., None]
-    image = _blend(image, core, np.clip(mean + rng.uniform(-0.4, 0.35) + texture, 0, 1))
+    image = blend(image, core, np.clip(mean + rng.uniform(-0.4, 0.35) + texture, 0, 1))
     return image, extent
 
 
@@ -173,7 +175,7 @@ def spots(scene: Scene) -> Result:
         radius = scene.unit * np.exp(rng.uniform(np.log(1.6), np.log(6)))
         alpha = _confined(blob(size, scene.place(where), radius, rng, soft=scene.unit * rng.uniform(0.8, 2.5)), scene)
         level = np.clip(_local_mean(image, alpha) + shift * rng.uniform(0.7, 1.2), 0.02, 1)
-        image = _blend(image, alpha, level + 0.3 * (image - _local_mean(image, alpha)))
+        image = blend(image, alpha, level + 0.3 * (image - _local_mean(image, alpha)))
         extent = np.maximum(extent, alpha)
     return image, extent
 
@@ -190,8 +192,8 @@ def cavity(scene: Scene) -> Result:
         for grow in (1.0, rng.uniform(0.6, 0.92))
     )
     fluid = {"t2": 0.9, "flair": 0.08, "t1": 0.12}.get(scene.contrast, rng.uniform(0.02, 0.95))
-    image = _blend(scene.image, scar, np.clip(scene.image + scene.shift(0.08, 0.35), 0, 1))
-    return _blend(image, hole, float(np.clip(fluid + rng.normal(0, 0.04), 0, 1))), scar
+    image = blend(scene.image, scar, np.clip(scene.image + scene.shift(0.08, 0.35), 0, 1))
+    return blend(image, hole, float(np.clip(fluid + rng.normal(0, 0.04), 0, 1))), scar
 
 
 def meningioma(scene: Scene) -> Result:
@@ -203,7 +205,7 @@ def meningioma(scene: Scene) -> Result:
     image = _push(scene, centre, radius, rng.uniform(0.2, 0.6))
     alpha = _confined(blob(size, centre, radius, rng, irregular=0.1, soft=1.5), scene)
     level = np.clip(_local_mean(scene.image, alpha) + scene.shift(0.12, 0.5), 0.03, 1)
-    return _blend(image, alpha, level * (1 + 0.04 * smooth_noise(size, 3 * scene.unit, rng)[..., None])), alpha
+    return blend(image, alpha, level * (1 + 0.04 * smooth_noise(size, 3 * scene.unit, rng)[..., None])), alpha
 
 
 def foreign(scene: Scene) -> Result:
@@ -223,7 +225,7 @@ def foreign(scene: Scene) -> Result:
     share = rng.uniform(0, 0.6)  # some of the donor's own intensity beside its gradients
     patch = there + (1 - share) * _membrane(here - there)
     image = scene.image.copy()
-    image[rows, columns] = np.clip(_blend(here, alpha[rows, columns], patch), 0, 1)
+    image[rows, columns] = np.clip(blend(here, alpha[rows, columns], patch), 0, 1)
     return image, alpha
 
 
@@ -253,7 +255,7 @@ def texture(scene: Scene) -> Result:
         target = mean + rng.uniform(0.06, 0.2) * smooth_noise(size, scene.unit * rng.uniform(1, 3), rng)[..., None]
     else:
         target = np.roll(scene.image, rng.integers(size // 8, size // 2, 2), axis=(0, 1))[::-1] * rng.uniform(0.8, 1.3)
-    return _blend(scene.image, alpha, np.clip(target, 0, 1)), alpha
+    return blend(scene.image, alpha, np.clip(target, 0, 1)), alpha
 
 
 def haematoma(scene: Scene) -> Result:
@@ -284,10 +286,10 @@ def haematoma(scene: Scene) -> Result:
         image = _push(scene, centre, radius, rng.uniform(0, 0.4))
         if rng.random() < 0.6:
             halo = _confined(blob(size, centre, radius * rng.uniform(1.2, 1.7), rng, soft=4 * scene.unit), scene)
-            image = _blend(image, halo, np.clip(image - rng.uniform(0.03, 0.12), 0, 1))
+            image = blend(image, halo, np.clip(image - rng.uniform(0.03, 0.12), 0, 1))
         alpha = _confined(blob(size, centre, radius, rng, irregular=rng.uniform(0.1, 0.5), soft=2), scene)
     level = blood * (1 + 0.08 * smooth_noise(size, 4 * scene.unit, rng))[..., None]
-    return _blend(image, alpha.astype(np.float32), np.clip(level, 0, 1)), alpha.astype(np.float32)
+    return blend(image, alpha.astype(np.float32), np.clip(level, 0, 1)), alpha.astype(np.float32)
 
 
 def infarct(scene: Scene) -> Result:
@@ -298,7 +300,7 @@ def infarct(scene: Scene) -> Result:
     )
     mean = _local_mean(scene.image, alpha)
     level = np.clip(mean - rng.uniform(0.08, 0.25), 0, 1)
-    return _blend(scene.image, alpha, level + rng.uniform(0.1, 0.5) * (scene.image - mean)), alpha
+    return blend(scene.image, alpha, level + rng.uniform(0.1, 0.5) * (scene.image - mean)), alpha
 
 
 def polyp(scene: Scene) -> Result:
@@ -316,10 +318,10 @@ def polyp(scene: Scene) -> Result:
     body = ndimage.gaussian_filter(image, [2 * scene.unit] * 2 + [0])
     body = body * shade[..., None] * hue * (1 + 0.05 * smooth_noise(size, 3 * scene.unit, rng)[..., None])
     rim = np.clip(ndimage.gaussian_filter(alpha, 3 * scene.unit) * 2 - alpha, 0, 1) * rng.uniform(0, 0.35)
-    image = _blend(image * (1 - rim[..., None]), alpha, np.clip(body, 0, 1))
+    image = blend(image * (1 - rim[..., None]), alpha, np.clip(body, 0, 1))
     if rng.random() < 0.6:
         spot = (int(centre[0] + radius * rng.uniform(-0.5, 0.3)), int(centre[1] + radius * rng.uniform(-0.5, 0.5)))
-        image = _blend(image, blob(size, spot, scene.unit * rng.uniform(1, 4), rng), 0.97)
+        image = blend(image, blob(size, spot, scene.unit * rng.uniform(1, 4), rng), 0.97)
     return image, alpha
 
 
@@ -335,7 +337,7 @@ def hypoechoic(scene: Scene) -> Result:
     image = np.clip(scene.image * (1 + below[..., None]), 0, 1)
     level = _local_mean(image, alpha) * rng.uniform(0.05, 0.6)
     grain = 1 + 0.3 * smooth_noise(size, 1.5 * scene.unit, rng)[..., None]
-    return _blend(image, alpha, np.clip(level * grain, 0, 1)), alpha
+    return blend(image, alpha, np.clip(level * grain, 0, 1)), alpha
 
 
 def opacity(scene: Scene) -> Result:
@@ -361,6 +363,14 @@ KINDS: dict[str, tuple[tuple[Callable[[Scene], Result], float], ...]] = {
 """Domain -> kinds of lesion and their shares."""
 
 
+def is_visible(before: Plane, after: Plane, extent: Plane) -> bool:
+    """Whether a change of a (S, S, C) picture is large and strong enough within its ``extent`` (S, S) to be seen."""
+    inside = extent > 0.5
+    if inside.sum() < 6 * (len(before) / 192) ** 2:
+        return False
+    return bool(np.abs(after - before).mean(axis=2)[inside].mean() > VISIBLE)
+
+
 def add_lesion(scene: Scene, domain: str, *, tries: int = 4) -> Result | None:
     """One lesion, or one shower of spots, that is visible in the picture; nothing where none could be made.
 
@@ -372,10 +382,6 @@ def add_lesion(scene: Scene, domain: str, *, tries: int = 4) -> Result | None:
     makers, shares = zip(*KINDS[domain], strict=True)
     for _ in range(tries):
         image, extent = makers[int(scene.rng.choice(len(makers), p=shares))](scene)
-        inside = extent > 0.5
-        if inside.sum() < 6 * scene.unit**2:
-            continue
-        change = np.abs(image - scene.image).mean(axis=2)[inside].mean()
-        if change > VISIBLE:
+        if is_visible(scene.image, image, extent):
             return np.clip(image, 0, 1).astype(np.float32), extent
     return None

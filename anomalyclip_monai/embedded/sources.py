@@ -54,6 +54,9 @@ NORMAL_HEAD_CT = (*range(11), *range(20, 28))
 MNI_SHIFT = (2, 2, -6)
 """Voxels from the grid of the MNI T1 to that of its tissue maps, from their affines."""
 
+EMPTY_BELOW = 0.2
+"""Display value that the brightest pixel of a slice must exceed for the product to score it."""
+
 MAX_ANISOTROPY = 2.0
 """A volume is cut along an axis only where the pixels of the cut are not longer than this times their width."""
 
@@ -73,6 +76,16 @@ class Picture:
     lesion: NDArray[np.uint8]
     tissue: NDArray[np.uint8]
     classes: NDArray[np.uint8] | None = None
+
+    @property
+    def diseased(self) -> bool:
+        """Whether any lesion is marked."""
+        return bool((self.lesion == 1).any())
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is so dark that the product skips it."""
+        return bool(self.image.max() <= EMPTY_BELOW * 255)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from anomalyclip_monai.embedded.anatomy import smooth_noise
 from anomalyclip_monai.embedded.framing import Plane
-from anomalyclip_monai.embedded.lesions import VISIBLE, blob
+from anomalyclip_monai.embedded.lesions import blend, blob, is_visible
 
 OBJECT_SHARE = 0.35
 """Share of the pictures that show an object before a plain background instead of nothing but surface."""
@@ -75,10 +75,9 @@ def draw(size: int, rng: np.random.Generator, *, damaged: bool) -> tuple[Plane, 
         makers, shares = zip(*DAMAGES, strict=True)
         for _ in range(4):
             changed, reach = makers[int(rng.choice(len(makers), p=shares))](surface, where, rng)
-            after, inside = changed.lit(), reach * where > 0.5
-            visible = inside.sum() >= 6 * surface.unit**2 and np.abs(after - image).mean(axis=2)[inside].mean()
-            if visible > VISIBLE:
-                image, extent = image + (reach * where)[..., None] * (after - image), reach * where
+            after, reach = changed.lit(), reach * where
+            if is_visible(image, after, reach):
+                image, extent = blend(image, reach, after), reach
                 break
     if not where.all():
         behind = _colour(rng) * rng.choice([0.05, 0.5, 1.0]) * (1 + 0.05 * smooth_noise(size, 8, rng))[..., None]
@@ -100,14 +99,14 @@ def random_surface(size: int, rng: np.random.Generator) -> Surface:
     colour = np.broadcast_to(_colour(rng), (size, size, 3)).astype(np.float32)
     for _ in range(int(rng.integers(0, 3))):
         share = 1 / (1 + np.exp(-rng.uniform(1, 8) * (_waves(size, rng) + rng.normal())))
-        colour = colour + share[..., None] * np.exp(rng.uniform(-2, 0)) * (_colour(rng) - colour)
+        colour = blend(colour, share * np.exp(rng.uniform(-2, 0)), _colour(rng))
     if rng.random() < 0.4:  # what lies deep or in the shade
         shade = 1 / (1 + np.exp(-4 * (smooth_noise(size, unit * rng.uniform(40, 90), rng) - rng.uniform(0.3, 1.5))))
         colour = colour * (1 - rng.uniform(0.3, 0.95) * shade[..., None])
     if rng.random() < 0.35:
         veins = _lines(size, rng, int(rng.integers(2, 12)), wander=0.2)
         veins = np.clip(ndimage.gaussian_filter(veins, unit * rng.uniform(0.4, 1.2)) * 3, 0, 1)
-        colour = colour + veins[..., None] * rng.uniform(0.2, 0.8) * (_colour(rng) - colour)
+        colour = blend(colour, veins * rng.uniform(0.2, 0.8), _colour(rng))
     tilt, turn = rng.uniform(0, 0.9), rng.uniform(0, 2 * np.pi)
     light = np.array([np.sin(tilt) * np.cos(turn), np.sin(tilt) * np.sin(turn), np.cos(tilt)])
     gloss = rng.uniform(0, 0.8) if rng.random() < 0.5 else 0.0
@@ -187,7 +186,7 @@ def _dent(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generator) 
     dome = ndimage.gaussian_filter(dome, surface.unit * rng.uniform(0.6, 2.0)) * (1 if rng.random() < 0.7 else -1)
     flat = ndimage.gaussian_filter(surface.relief, 3 * surface.unit)
     relief = surface.relief + extent * rng.uniform(0, 0.8) * (flat - surface.relief) + dome
-    tinted = surface.colour + (extent * rng.uniform(0, 0.35))[..., None] * (_colour(rng) - surface.colour)
+    tinted = blend(surface.colour, extent * rng.uniform(0, 0.35), _colour(rng))
     return replace(surface, relief=relief.astype(np.float32), colour=tinted.astype(np.float32)), extent
 
 
@@ -198,7 +197,7 @@ def _stain(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generator)
         target = np.clip(surface.colour * np.exp(rng.choice([-1, 1]) * rng.uniform(0.2, 0.8)), 0, 1)
     else:
         target = np.broadcast_to(_colour(rng), surface.colour.shape)
-    colour = surface.colour + (extent * rng.uniform(0.4, 1.0))[..., None] * (target - surface.colour)
+    colour = blend(surface.colour, extent * rng.uniform(0.4, 1.0), target)
     return replace(surface, colour=colour.astype(np.float32)), extent
 
 
@@ -207,7 +206,7 @@ def _specks(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generator
     target, extent = _colour(rng), np.zeros_like(surface.relief)
     for _ in range(int(rng.integers(2, 8))):
         extent = np.maximum(extent, _spot(surface, where, rng, 1.6, 6)[0])
-    colour = surface.colour + extent[..., None] * rng.uniform(0.5, 1.0) * (target - surface.colour)
+    colour = blend(surface.colour, extent * rng.uniform(0.5, 1.0), target)
     return replace(surface, colour=colour.astype(np.float32)), extent
 
 
@@ -216,7 +215,7 @@ def _foreign(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generato
     extent, _ = _spot(surface, where, rng, 6, 38)
     other = random_surface(len(extent), rng)
     relief = surface.relief + extent * (other.relief - surface.relief)
-    colour = surface.colour + extent[..., None] * rng.uniform(0.3, 1.0) * (other.colour - surface.colour)
+    colour = blend(surface.colour, extent * rng.uniform(0.3, 1.0), other.colour)
     return replace(surface, relief=relief.astype(np.float32), colour=colour.astype(np.float32)), extent
 
 
@@ -226,7 +225,7 @@ def _worn(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generator) 
     wide = surface.unit * rng.uniform(4, 9)
     relief = surface.relief + extent * (ndimage.gaussian_filter(surface.relief, wide) - surface.relief)
     plain = ndimage.gaussian_filter(surface.colour, [wide, wide, 0]) * rng.uniform(0.8, 1.25)
-    colour = surface.colour + extent[..., None] * (np.clip(plain, 0, 1) - surface.colour)
+    colour = blend(surface.colour, extent, np.clip(plain, 0, 1))
     return replace(surface, relief=relief.astype(np.float32), colour=colour.astype(np.float32)), extent
 
 
@@ -236,7 +235,7 @@ def _scratch(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generato
     wide = surface.unit * rng.uniform(0.8, 2.5)
     extent = np.clip(ndimage.gaussian_filter(line, wide) * wide * 3.5, 0, 1).astype(np.float32)
     relief = surface.relief + extent * surface.unit * rng.uniform(-4, 2)
-    colour = surface.colour + extent[..., None] * rng.uniform(0, 0.9) * (_colour(rng) - surface.colour)
+    colour = blend(surface.colour, extent * rng.uniform(0, 0.9), _colour(rng))
     return replace(surface, relief=relief.astype(np.float32), colour=colour.astype(np.float32)), extent
 
 

@@ -63,7 +63,7 @@ def load_backbone(
         clip: Any = clip_from_state_dict(state, description, dtype=dtype)
     except WeightsError as error:
         raise WeightsError(error.code, error.what, weights, error.todo) from error
-    if "stem" in description and dtype == torch.float32:
+    if description.get("stem") and dtype == torch.float32:
         clip.visual.conv1.fold()
     return clip
 
