@@ -22,14 +22,14 @@ SURFACE = "surface"
 """The domain of :mod:`~anomalyclip_monai.embedded.surfaces`, which needs no subject."""
 
 SHARES: Mapping[str, float] = {
-    "mr_brain": 0.39,
+    "mr_brain": 0.38,
     "colonoscopy": 0.19,
     "ct_head": 0.14,
-    "ultrasound": 0.07,
+    "ultrasound": 0.09,
     "mr_body": 0.04,
     "ct_body": 0.04,
     "xray": 0.02,
-    SURFACE: 0.11,
+    SURFACE: 0.10,
 }
 """Domain -> share of the crops; what a training lacks is spread over the others."""
 
@@ -57,6 +57,9 @@ SYNTHETIC: Mapping[str, float] = {
     SURFACE: 0.67,
 }
 """Domain -> share of the lesion-free crops that get a synthetic lesion; the others teach what is healthy."""
+
+BESIDE_REAL: Mapping[str, float] = {"mr_brain": 0.4}
+"""Domain -> share of the crops of really ill subjects that get a synthetic lesion as well; .2 for the others."""
 
 CONTRAST_OF = {"flair_synthsr": "flair", "t2_thick_slices": "flair", "t1_sag_4p8mm": "t1"}
 
@@ -144,7 +147,8 @@ class Crops(Dataset[Crop]):
         if domain == "ct_head":
             framed.image = _window(framed, rng)
         known = not framed.lesion.any() and not framed.unknown.any()
-        wanted = rng.random() < (SYNTHETIC[domain] if known else 0.2) if lesion is None else lesion
+        chance = SYNTHETIC[domain] if known else BESIDE_REAL.get(domain, 0.2)
+        wanted = rng.random() < chance if lesion is None else lesion
         label = np.where(framed.unknown, UNKNOWN, framed.lesion > 0.5).astype(np.uint8)
         image = framed.image
         if domain == "mr_brain" and rng.random() < 0.2:

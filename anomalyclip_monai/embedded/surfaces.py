@@ -179,15 +179,33 @@ Damage = Callable[[Surface, NDArray[np.bool_], np.random.Generator], tuple[Surfa
 
 
 def _dent(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Surface, Plane]:
-    """A bump or a pit, with the surface's own colours or a little of another."""
-    extent, radius = _spot(surface, where, rng, 6, 46)
-    depth = ndimage.distance_transform_edt(extent > 0.5) / radius
-    dome = np.sqrt(np.clip(1 - (1 - np.clip(depth, 0, 1)) ** 2, 0, 1)) * radius * rng.uniform(0.25, 0.9)
-    dome = ndimage.gaussian_filter(dome, surface.unit * rng.uniform(0.6, 2.0)) * (1 if rng.random() < 0.7 else -1)
+    """A bump or a pit, flat or round, of one lobe or several, with the surface's own colours and grain or others."""
+    extent, radius = _spot(surface, where, rng, 7, 56)
+    dome = _dome(extent, radius)
+    if rng.random() < 0.3:
+        for _ in range(int(rng.integers(1, 4))):
+            beside = where & (extent > 0.15) & (extent < 0.85)
+            if not beside.any():
+                break
+            size = radius / surface.unit
+            lobe, reach = _spot(surface, beside, rng, 0.5 * size, size)
+            extent, dome = np.maximum(extent, lobe), np.maximum(dome, _dome(lobe, reach))
+    dome *= np.exp(rng.uniform(np.log(0.12), np.log(0.9)))
+    dome = ndimage.gaussian_filter(dome, surface.unit * rng.uniform(0.6, 2.0))
+    dome *= 1 if rng.random() < 0.7 else -1
     flat = ndimage.gaussian_filter(surface.relief, 3 * surface.unit)
     relief = surface.relief + extent * rng.uniform(0, 0.8) * (flat - surface.relief) + dome
+    if rng.random() < 0.3:
+        grain = smooth_noise(len(extent), surface.unit * rng.uniform(1.2, 5), rng)
+        relief = relief + extent * surface.unit * rng.uniform(0.2, 0.8) * grain
     tinted = blend(surface.colour, extent * rng.uniform(0, 0.35), _colour(rng))
     return replace(surface, relief=relief.astype(np.float32), colour=tinted.astype(np.float32)), extent
+
+
+def _dome(extent: Plane, radius: float) -> Plane:
+    """(S, S) heights in pixels of half a ball over a blob."""
+    depth = np.clip(ndimage.distance_transform_edt(extent > 0.5) / radius, 0, 1)
+    return (np.sqrt(1 - (1 - depth) ** 2) * radius).astype(np.float32)
 
 
 def _stain(surface: Surface, where: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Surface, Plane]:

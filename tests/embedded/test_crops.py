@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from anomalyclip_monai.embedded.crops import SHARES, SURFACE, SYNTHETIC, UNKNOWN, Crops
+from anomalyclip_monai.embedded.crops import BESIDE_REAL, SHARES, SURFACE, SYNTHETIC, UNKNOWN, Crops
 
 
 def test_a_number_is_a_crop(subjects):
@@ -37,6 +39,21 @@ def test_many_heads_stay_healthy():
     assert SYNTHETIC["mr_brain"] <= 0.6
 
 
+def test_heads_with_real_plaques_get_lesions_beside_them(subjects, monkeypatch):
+    head = next(subject for subject in subjects if subject.domain == "mr_brain")
+    plaque = np.zeros_like(head.lesion)
+    plaque[18:26, 20:28, 16:24] = 1
+    ill = replace(head, lesion=plaque)
+
+    def lesions(share):
+        monkeypatch.setitem(BESIDE_REAL, "mr_brain", share)
+        crops = Crops([ill], size=64)
+        return [int((crops.draw(np.random.default_rng(seed), "mr_brain").label == 1).sum()) for seed in range(16)]
+
+    without, beside = lesions(0.0), lesions(1.0)
+    assert sum(beside) > 1.2 * sum(without)
+
+
 def test_shares_add_up():
     assert sum(SHARES.values()) == pytest.approx(1)
 
@@ -44,7 +61,7 @@ def test_shares_add_up():
 def test_shares_are_spread_over_what_is_there(subjects):
     only = Crops([subject for subject in subjects if subject.domain in ("ultrasound", "xray")])
     assert only.domains == ["ultrasound", "xray", SURFACE]  # surfaces need no data
-    np.testing.assert_allclose(only.shares, np.array([0.07, 0.02, 0.11]) / 0.2)
+    np.testing.assert_allclose(only.shares, np.array([0.09, 0.02, 0.10]) / 0.21)
 
 
 def test_some_grey_pictures_are_shown_in_colours(subjects):

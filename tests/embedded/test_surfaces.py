@@ -37,6 +37,16 @@ def test_gloss_mirrors_the_light_where_it_is_reflected_to_the_viewer():
     np.testing.assert_allclose(plane(2, (0, 0, 1), gloss=0.1).lit(), plane(2, (0, 0, 1)).lit(), atol=1e-4)
 
 
+def test_a_dome_over_a_disc_is_half_a_ball():
+    rows, columns = np.mgrid[:41, :41] - 20.0
+    disc = (np.hypot(rows, columns) <= 12).astype(np.float32)
+    dome = surfaces._dome(disc, 12.0)
+    assert dome[20, 20] == pytest.approx(12)
+    # Six pixels from the middle a ball of radius 12 is as high as the root of 144 - 36; the rim lies half a pixel out.
+    assert dome[20, 26] == pytest.approx(108**0.5, rel=0.06)
+    assert not dome[disc == 0].any()
+
+
 def test_a_whole_surface_has_no_damage():
     image, extent = surfaces.draw(SIZE, np.random.default_rng(0), damaged=False)
     assert image.shape == (SIZE, SIZE, 3)
