@@ -59,6 +59,12 @@ def add_slice_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="also score mirrored slices of photos and of volumes along one axis (default: the bundle's)",
     )
+    parser.add_argument(
+        "--crop",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show the network only the part of a volume's slices that holds the body (default: the bundle's)",
+    )
 
 
 @contextmanager

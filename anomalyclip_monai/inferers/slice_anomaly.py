@@ -16,8 +16,9 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from anomalyclip_monai.data.geometry import SliceAxis, SliceView, plane_distance, resolve_slice_axis
+from anomalyclip_monai.data.geometry import SliceAxis, SliceView, plane_distance, resolve_slice_axis, spacing
 from anomalyclip_monai.exceptions import CaseError
+from anomalyclip_monai.inferers.content import content_window
 from anomalyclip_monai.inferers.planes import Axes, parse_axes, resolve_axes
 from anomalyclip_monai.networks.similarity import smooth_last_axis, top_fraction_mean
 
@@ -57,6 +58,9 @@ class SliceAnomalyInferer(Inferer):
         axes: along how many axes slices are taken, or along which ones, see
             :func:`~anomalyclip_monai.inferers.planes.parse_axes`; ``auto``: along all three where that helps, see
             :func:`~anomalyclip_monai.inferers.planes.resolve_axes`.
+        mirror: slices along one axis are scored mirrored left to right as well, and get the mean.
+        crop: show the network of what has a physical size only the part of the slices that holds the body, see
+            :func:`~anomalyclip_monai.inferers.content.content_window`. Outside of it the heatmap is 0.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class SliceAnomalyInferer(Inferer):
         progress: Callable[[int, int], None] | None = None,
         axes: Axes = 1,
         mirror: bool = False,
+        crop: bool = False,
     ) -> None:
         super().__init__()
         if slice_batch < 1:
@@ -87,6 +92,7 @@ class SliceAnomalyInferer(Inferer):
         self.progress = progress
         self.axes = parse_axes(axes)
         self.mirror = mirror
+        self.crop = crop
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, X, Y, Z) -> (B, 1, X, Y, Z), see the class.
@@ -151,8 +157,9 @@ class SliceAnomalyInferer(Inferer):
         for number, (view, indices, sigma) in enumerate(zip(views, todo, sigmas, strict=True)):
             maps = out if number == 0 else _blank(tuple(out.shape))
             report = self._report(done, total)
+            window = self._window(view, volume, place)
             found, halvings = self._score(
-                maps, volume, view, indices, halvings, report, mirror, network, *args, **kwargs
+                maps, volume, view, window, indices, halvings, report, mirror, network, *args, **kwargs
             )
             done += len(indices)
             if sigma:
@@ -166,6 +173,13 @@ class SliceAnomalyInferer(Inferer):
         if len(axes) > 1 or any(sigmas):
             scores = torch.cat([top_fraction_mean(plane[None]) for plane in out.unbind(1 + axes[0])])
         return scores, halvings
+
+    def _window(self, view: SliceView, volume: Tensor, place: _Place) -> tuple[slice, slice]:
+        """Rows and columns of the slices that the network is shown."""
+        if not (self.crop and place.physical):
+            return slice(None), slice(None)
+        size = spacing(place.affine)
+        return content_window(view.slices(volume), (float(size[view.row_axis]), float(size[view.column_axis])))
 
     def _sigma(self, place: _Place, axis: int) -> float:
         """Standard deviation of the Gaussian across the planes along an axis, in planes."""
@@ -187,6 +201,7 @@ class SliceAnomalyInferer(Inferer):
         out: Tensor,
         volume: Tensor,
         view: SliceView,
+        window: tuple[slice, slice],
         todo: list[int],
         halvings: int,
         report: Callable[[int], None],
@@ -196,7 +211,7 @@ class SliceAnomalyInferer(Inferer):
         **kwargs: Any,
     ) -> tuple[Tensor, int]:
         """Fill ``out`` (1, X, Y, Z) with the maps of one view in place; -> scores (S,) and halvings of the batch."""
-        slices, maps = view.slices(volume), view.slices(out)
+        slices, maps = (view.slices(whole)[:, :, *window] for whole in (volume, out))
         scores = torch.zeros(len(slices), dtype=torch.float32)
         done = 0
         device = _device_of(network, volume.device)

@@ -58,7 +58,7 @@ class Protocol:
             image_score: kind of image score of the network, see ``networks.ScoreKind``.
             threshold: value or values and origin of the fixed threshold.
             options: of the bundle, for volumes: ``slice_axis``, ``axes``, ``smooth_mm``, ``smooth_slices``,
-                ``empty_below``; of all: ``mirror``.
+                ``crop``, ``empty_below``; of all: ``mirror``.
         """
         score = {
             "class_token": "the probability of the class token",
@@ -74,6 +74,7 @@ class Protocol:
             ]
             along += f", smoothed across the planes by {' and '.join(smoothed)}" if smoothed else ""
             along += f"; along one axis{mirrored}" if mirrored else ""
+            along += "; of the slices the part that holds the body" if options.get("crop") else ""
             if smoothed or str(axes) != "1":
                 score += ", of a fused or smoothed heatmap the mean of its top 2 % in the slice"
             return (
