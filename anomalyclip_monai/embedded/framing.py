@@ -34,9 +34,9 @@ class Framed:
     classes: Plane | None = None
 
 
-def squash(picture: Picture, size: int) -> Framed:
-    """The whole picture on a square, as the product does it."""
-    return _split(_resize(_stack(picture), (size, size)), picture)
+def squash(picture: Picture, size: int, window: tuple[slice, slice] = (slice(None), slice(None))) -> Framed:
+    """The picture, or the window of rows and columns, on a square, as the product does it."""
+    return _split(_resize(_stack(picture)[:, *window], (size, size)), picture)
 
 
 def frame(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from anomalyclip_monai.embedded.crops import UNKNOWN, Crops
 from anomalyclip_monai.embedded.framing import squash
-from anomalyclip_monai.embedded.sources import Subject
+from anomalyclip_monai.embedded.sources import Picture, Subject
+from anomalyclip_monai.inferers.content import content_window
 from anomalyclip_monai.metrics import auroc, is_defined
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.similarity import top_fraction_mean
@@ -50,17 +51,17 @@ def held_out_cases(subjects: Sequence[Subject], size: int = 192, *, synthetic: i
         if subject.image.shape[2] == 1 and sum(case.group == subject.domain for case in cases) >= PHOTOS:
             continue
         axis = subject.axes[-1]
-        slices = range(subject.image.shape[axis])
-        plane = [count for index, count in enumerate(subject.lesion.shape) if index != axis]
-        volume = float(np.prod(subject.spacing)) * plane[0] * plane[1] / size**2 / 1000
-        for index in slices:
-            picture = subject.cut(axis, index)
+        pictures = [subject.cut(axis, index) for index in range(subject.image.shape[axis])]
+        volume = len(pictures) > 1
+        window = _window(subject, axis, pictures) if volume else (slice(None), slice(None))
+        for picture in pictures:
             if picture.empty:
                 continue
-            framed = squash(picture, size)
+            framed = squash(picture, size, window)
             image = (np.broadcast_to(framed.image, (size, size, 3)) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
             label = np.where(framed.unknown, UNKNOWN, framed.lesion > 0.5).astype(np.uint8)
-            cases.append(Case(subject.domain, np.ascontiguousarray(image), label, volume if len(slices) > 1 else 0.0))
+            seen = picture.lesion[window].size / size**2 * float(np.prod(subject.spacing)) / 1000
+            cases.append(Case(subject.domain, np.ascontiguousarray(image), label, seen if volume else 0.0))
     heads = [subject for subject in subjects if subject.domain == "mr_brain" and not subject.diseased]
     if heads and synthetic:
         crops = Crops(heads, seed=1, size=size)
@@ -69,6 +70,13 @@ def held_out_cases(subjects: Sequence[Subject], size: int = 192, *, synthetic: i
             crop = crops.draw(rng, "mr_brain", lesion=index % 2 == 0)
             cases.append(Case("synthetic", crop.image.numpy(), crop.label.numpy()))
     return cases
+
+
+def _window(subject: Subject, axis: int, pictures: Sequence[Picture]) -> tuple[slice, slice]:
+    """The rows and columns of a volume's slices that the product shows to the network."""
+    slices = torch.from_numpy(np.stack([picture.image for picture in pictures])).movedim(-1, 1)
+    across, down = (size for other, size in enumerate(subject.spacing) if other != axis)
+    return content_window(slices / 255, (down, across))
 
 
 @torch.no_grad()

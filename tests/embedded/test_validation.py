@@ -67,5 +67,6 @@ def test_held_out_cases():
     cases = held_out_cases([subject], size=32, synthetic=2)
     assert [case.group for case in cases] == ["mr_brain"] * 3 + ["synthetic"] * 4
     assert cases[0].image.shape == (3, 32, 32)
-    # all pixels of the square together have the volume of the slice
-    assert cases[0].millilitres * 32 * 32 == pytest.approx(20 * 24 * (2 * 3 * 4) / 1000)
+    # All pixels of the square together have the volume of what the product shows of the slice: 16 rows of 3 mm and one
+    # more on each side, 54 mm; 12 columns of 2 mm and one more are 28 mm, which grow to two thirds of 54.
+    assert cases[0].millilitres * 32 * 32 == pytest.approx(18 * 18 * (2 * 3 * 4) / 1000)
