@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from anomalyclip_monai.embedded.crops import UNKNOWN, Crops
 from anomalyclip_monai.embedded.framing import squash
 from anomalyclip_monai.embedded.sources import Picture, Subject
-from anomalyclip_monai.inferers.content import content_window
+from anomalyclip_monai.inferers.body import body_window
 from anomalyclip_monai.metrics import auroc, is_defined
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.similarity import top_fraction_mean
@@ -76,7 +76,7 @@ def _window(subject: Subject, axis: int, pictures: Sequence[Picture]) -> tuple[s
     """The rows and columns of a volume's slices that the product shows to the network."""
     slices = torch.from_numpy(np.stack([picture.image for picture in pictures])).movedim(-1, 1)
     across, down = (size for other, size in enumerate(subject.spacing) if other != axis)
-    return content_window(slices / 255, (down, across))
+    return body_window(slices / 255, (down, across))
 
 
 @torch.no_grad()

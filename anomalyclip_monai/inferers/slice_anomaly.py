@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from anomalyclip_monai.data.geometry import SliceAxis, SliceView, plane_distance, resolve_slice_axis, spacing
 from anomalyclip_monai.exceptions import CaseError
-from anomalyclip_monai.inferers.content import content_window
+from anomalyclip_monai.inferers.body import body_window
 from anomalyclip_monai.inferers.planes import Axes, parse_axes, resolve_axes
 from anomalyclip_monai.networks.similarity import smooth_last_axis, top_fraction_mean
 
@@ -60,7 +60,7 @@ class SliceAnomalyInferer(Inferer):
             :func:`~anomalyclip_monai.inferers.planes.resolve_axes`.
         mirror: slices along one axis are scored mirrored left to right as well, and get the mean.
         crop: show the network of what has a physical size only the part of the slices that holds the body, see
-            :func:`~anomalyclip_monai.inferers.content.content_window`. Outside of it the heatmap is 0.
+            :func:`~anomalyclip_monai.inferers.body.body_window`. Outside of it the heatmap is 0.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class SliceAnomalyInferer(Inferer):
         if not (self.crop and place.physical):
             return slice(None), slice(None)
         size = spacing(place.affine)
-        return content_window(view.slices(volume), (float(size[view.row_axis]), float(size[view.column_axis])))
+        return body_window(view.slices(volume), (float(size[view.row_axis]), float(size[view.column_axis])))
 
     def _sigma(self, place: _Place, axis: int) -> float:
         """Standard deviation of the Gaussian across the planes along an axis, in planes."""

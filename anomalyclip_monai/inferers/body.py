@@ -24,7 +24,7 @@ MAX_RATIO = 1.5
 square, and what is long and thin would be bent out of shape."""
 
 
-def content_window(slices: Tensor, pixel: tuple[float, float] = (1.0, 1.0)) -> tuple[slice, slice]:
+def body_window(slices: Tensor, pixel: tuple[float, float] = (1.0, 1.0)) -> tuple[slice, slice]:
     """The rows and columns that hold the body in any of the slices, with a margin; all where there is nothing.
 
     Args:

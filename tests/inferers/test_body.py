@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from anomalyclip_monai.inferers import SliceAnomalyInferer
-from anomalyclip_monai.inferers.content import content_window
+from anomalyclip_monai.inferers.body import body_window
 
 
 def body(rows: slice, columns: slice, shape: tuple[int, int] = (100, 80), count: int = 3) -> torch.Tensor:
@@ -19,18 +19,18 @@ def body(rows: slice, columns: slice, shape: tuple[int, int] = (100, 80), count:
 
 def test_the_window_is_the_body_and_a_twentieth_of_its_length_on_both_sides():
     # 60 rows and 50 columns: 3 and, rounded up, 3 more on each side.
-    assert content_window(body(slice(20, 80), slice(10, 60))) == (slice(17, 83), slice(7, 63))
+    assert body_window(body(slice(20, 80), slice(10, 60))) == (slice(17, 83), slice(7, 63))
 
 
 def test_it_ends_at_the_border():
-    assert content_window(body(slice(0, 99), slice(1, 80))) == (slice(0, 100), slice(0, 80))
+    assert body_window(body(slice(0, 99), slice(1, 80))) == (slice(0, 100), slice(0, 80))
 
 
 def test_all_slices_count():
     slices = body(slice(20, 80), slice(10, 60))
     slices[1] = 0.0
     slices[2, :, 85:95, 30:40] = 0.5
-    assert content_window(slices)[0] == slice(16, 99)  # 20 to 95, and 4 more
+    assert body_window(slices)[0] == slice(16, 99)  # 20 to 95, and 4 more
 
 
 def test_specks_of_noise_are_not_the_body():
@@ -38,26 +38,26 @@ def test_specks_of_noise_are_not_the_body():
     slices[:] = 0.0
     slices[:, :, 200:800, 100:700] = 0.5
     slices[3, :, 5, 7] = 0.9
-    assert content_window(slices) == (slice(170, 830), slice(70, 730))
+    assert body_window(slices) == (slice(170, 830), slice(70, 730))
 
 
 def test_nothing_is_enlarged_more_than_twice():
     # A box of 20 x 20 in the middle of 100 x 80: half of the field of view about its middle.
-    assert content_window(body(slice(40, 60), slice(30, 50))) == (slice(25, 75), slice(20, 60))
+    assert body_window(body(slice(40, 60), slice(30, 50))) == (slice(25, 75), slice(20, 60))
     # In a corner: half of the field of view from there on.
-    assert content_window(body(slice(0, 10), slice(70, 80))) == (slice(0, 50), slice(40, 80))
+    assert body_window(body(slice(0, 10), slice(70, 80))) == (slice(0, 50), slice(40, 80))
 
 
 def test_the_longer_side_is_at_most_half_as_long_again_in_millimetres():
     # 98 x 50 px with margins: 98 rows of 1 mm ask for 65.3 columns of 1 mm, and so for 66.
-    assert content_window(body(slice(5, 94), slice(15, 60), shape=(100, 100))) == (slice(0, 99), slice(4, 70))
+    assert body_window(body(slice(5, 94), slice(15, 60), shape=(100, 100))) == (slice(0, 99), slice(4, 70))
     # With columns of 2 mm 50 of them are long enough already.
-    window = content_window(body(slice(5, 94), slice(15, 60), shape=(100, 100)), (1.0, 2.0))
+    window = body_window(body(slice(5, 94), slice(15, 60), shape=(100, 100)), (1.0, 2.0))
     assert window == (slice(0, 99), slice(12, 63))
 
 
 def test_where_there_is_only_air_nothing_is_cut():
-    assert content_window(torch.full((2, 3, 31, 44), 0.04)) == (slice(0, 31), slice(0, 44))
+    assert body_window(torch.full((2, 3, 31, 44), 0.04)) == (slice(0, 31), slice(0, 44))
 
 
 class Shapes(nn.Module):
