@@ -24,6 +24,8 @@ from scipy import ndimage
 
 from anomalyclip_monai.cli import main as command
 from anomalyclip_monai.data.geometry import voxel_volume
+from anomalyclip_monai.embedded.sources import inner
+from anomalyclip_monai.metrics.volumes import millilitres
 
 DEPTH = 10.0
 """Balls lie at least this deep in the tissue, in mm."""
@@ -42,9 +44,8 @@ def places(
     tissue: NDArray[np.bool_], spacing: Sequence[float], count: int, apart: float, seed: int
 ) -> NDArray[np.int_]:
     """(N, 3) random voxels deep in the tissue, ``apart`` mm from each other; fewer than ``count`` where no more fit."""
-    inner = np.argwhere(ndimage.distance_transform_edt(np.pad(tissue, 1), sampling=spacing)[1:-1, 1:-1, 1:-1] > DEPTH)
     chosen: list[NDArray[np.int_]] = []
-    for voxel in np.random.default_rng(seed).permutation(inner):
+    for voxel in np.random.default_rng(seed).permutation(np.argwhere(inner(tissue, spacing, DEPTH))):
         if all(np.linalg.norm((voxel - other) * spacing) >= apart for other in chosen):
             chosen.append(voxel)
             if len(chosen) == count:
@@ -59,13 +60,14 @@ def distances(shape: tuple[int, ...], spacing: Sequence[float], centres: NDArray
     return ndimage.distance_transform_edt(free, sampling=spacing)
 
 
-def measure(volume: Path, radius: float, contrast: float, centres: NDArray[np.int_], options: Sequence[str]) -> Row:
-    """Put the balls in, run the command, and read its files."""
-    image = nib.as_closest_canonical(nib.load(volume))
-    data = np.asarray(image.dataobj, dtype=np.float32)
-    away = distances(data.shape, image.header.get_zooms()[:3], centres)
-    share = np.clip((radius - away) / min(image.header.get_zooms()[:3]) + 0.5, 0, 1)
-    lifted = data + contrast * np.percentile(data, 99.8) * share
+def measure(
+    image: nib.Nifti1Image, radius: float, lift: float, centres: NDArray[np.int_], options: Sequence[str]
+) -> Row:
+    """Put balls in that are ``lift`` brighter, run the command, and read its files."""
+    spacing = image.header.get_zooms()[:3]
+    away = distances(image.shape, spacing, centres)
+    share = np.clip((radius - away) / min(spacing) + 0.5, 0, 1)
+    lifted = np.asarray(image.dataobj, dtype=np.float32) + lift * share
     with tempfile.TemporaryDirectory() as folder:
         file, out = Path(folder) / "balls.nii.gz", Path(folder) / "out"
         nib.save(nib.Nifti1Image(lifted.astype(np.float32), image.affine), file)
@@ -79,7 +81,7 @@ def measure(volume: Path, radius: float, contrast: float, centres: NDArray[np.in
         radius,
         float(np.mean(ndimage.maximum(heatmap, balls, index))),
         float(np.mean(ndimage.maximum(mask, balls, index))),
-        float((mask & (away > 2 * radius)).sum() * voxel_volume(image.affine) / 1000),
+        float(millilitres(mask & (away > 2 * radius), voxel_volume(image.affine))),
     )
 
 
@@ -96,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     wanted, options = parser.parse_args(given[:cut]), given[cut + 1 :]
     image = nib.as_closest_canonical(nib.load(wanted.volume))
     data = np.asarray(image.dataobj, dtype=np.float32)
-    tissue = ndimage.binary_fill_holes(data > 0.1 * np.percentile(data, 99.8))
+    top = float(np.percentile(data, 99.8))
+    tissue = ndimage.binary_fill_holes(data > 0.1 * top)
     centres = places(tissue, image.header.get_zooms()[:3], wanted.count, 4 * max(wanted.radii), wanted.seed)
     if not len(centres):
         sys.exit(f"{wanted.volume}: no tissue {DEPTH:.0f} mm deep - give a volume with a head or a body")
@@ -106,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     print("| radius, mm | heatmap in a ball | balls with mask | mask elsewhere, ml |\n|---|---|---|---|")
     rows = []
     for radius in wanted.radii:
-        rows.append(measure(wanted.volume, radius, wanted.contrast, centres, options))
+        rows.append(measure(image, radius, wanted.contrast * top, centres, options))
         _, height, found, elsewhere = rows[-1]
         print(f"| {radius:g} | {height:.2f} | {found:.2f} | {elsewhere:.1f} |", flush=True)
     return rows

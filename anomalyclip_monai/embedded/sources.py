@@ -189,7 +189,7 @@ def _multiple_sclerosis(root: Path) -> Iterator[Subject]:
         for kind in ("flair", "t2", "t1", "t1post"):
             image, spacing = _read(folder / f"{kind}.nii.gz")
             scaled = _scale(np.maximum(image, 0), "mr_brain")
-            tissue = _inner(scaled > 12, spacing, 2) & (scaled > 12)
+            tissue = inner(scaled > 12, spacing, 2) & (scaled > 12)
             marked = lesion * np.uint8(2 if kind.startswith("t1") else 1)
             yield _volume(f"{folder.name}_{kind}", folder.name, "mr_brain", scaled, tissue, spacing, marked)
 
@@ -202,7 +202,7 @@ def _healthy_heads(root: Path) -> Iterator[Subject]:
             image, spacing = _read(file)
             scaled = _scale(image, "mr_brain")
             name = file.name.removesuffix(".nii.gz")
-            tissue = _inner(_filled(scaled > 12), spacing, 14) & (scaled > 12)
+            tissue = inner(_filled(scaled > 12), spacing, 14) & (scaled > 12)
             yield _volume(name, name, "mr_brain", scaled, tissue, spacing)
     if (folder / "mni152_2009_t1.nii.gz").is_file():
         image, spacing = _read(folder / "mni152_2009_t1.nii.gz")
@@ -210,7 +210,7 @@ def _healthy_heads(root: Path) -> Iterator[Subject]:
         classes = np.stack(
             [_shifted(_read(folder / f"mni152_{kind}.nii.gz")[0], scaled.shape) for kind in ("gm", "wm")], axis=-1
         )
-        tissue = _inner(scaled > 12, spacing, 2)
+        tissue = inner(scaled > 12, spacing, 2)
         yield _volume("mni152", "mni152", "mr_brain", scaled, tissue, spacing, classes=classes)
 
 
@@ -218,7 +218,7 @@ def _abdomen(root: Path) -> Iterator[Subject]:
     for file in sorted((root / "abdomen_mr").glob("*.nii.gz")):
         image, spacing = _read(file)
         scaled = _scale(image, "mr_body")
-        tissue = _inner(_filled(scaled > 12), spacing, 10)
+        tissue = inner(_filled(scaled > 12), spacing, 10)
         yield _volume(file.name.removesuffix(".nii.gz"), file.name, "mr_body", scaled, tissue, spacing)
 
 
@@ -227,7 +227,7 @@ def _head_ct(root: Path) -> Iterator[Subject]:
     if template.is_file():
         image, spacing = _read(template)
         scaled = _scale(image, "ct_head")
-        tissue = _inner(_filled(image > 5), spacing, 5)
+        tissue = inner(_filled(image > 5), spacing, 5)
         yield _volume("ct_head_template", "ct_head_template", "ct_head", scaled, tissue, spacing)
     for index in NORMAL_HEAD_CT:
         file = root / "head_ct_slices" / f"dcmqa_ge_{index:02d}.png"
@@ -347,7 +347,7 @@ def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.stack([ndimage.binary_fill_holes(plane) for plane in np.moveaxis(mask, 2, 0)], axis=2)
 
 
-def _inner(mask: NDArray[np.bool_], spacing: tuple[float, float, float], depth: float) -> NDArray[np.bool_]:
+def inner(mask: NDArray[np.bool_], spacing: tuple[float, float, float], depth: float) -> NDArray[np.bool_]:
     """What lies deeper than ``depth`` mm."""
     return ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1] > depth
 

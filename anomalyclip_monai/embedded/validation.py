@@ -54,14 +54,14 @@ def held_out_cases(subjects: Sequence[Subject], size: int = 192, *, synthetic: i
         pictures = [subject.cut(axis, index) for index in range(subject.image.shape[axis])]
         volume = len(pictures) > 1
         window = _window(subject, axis, pictures) if volume else (slice(None), slice(None))
+        seen = pictures[0].lesion[window].size * float(np.prod(subject.spacing)) / 1000 if volume else 0.0
         for picture in pictures:
             if picture.empty:
                 continue
             framed = squash(picture, size, window)
             image = (np.broadcast_to(framed.image, (size, size, 3)) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
             label = np.where(framed.unknown, UNKNOWN, framed.lesion > 0.5).astype(np.uint8)
-            seen = picture.lesion[window].size / size**2 * float(np.prod(subject.spacing)) / 1000
-            cases.append(Case(subject.domain, np.ascontiguousarray(image), label, seen if volume else 0.0))
+            cases.append(Case(subject.domain, np.ascontiguousarray(image), label, seen / size**2))
     heads = [subject for subject in subjects if subject.domain == "mr_brain" and not subject.diseased]
     if heads and synthetic:
         crops = Crops(heads, seed=1, size=size)

@@ -60,7 +60,8 @@ class SliceAnomalyInferer(Inferer):
             :func:`~anomalyclip_monai.inferers.planes.resolve_axes`.
         mirror: slices along one axis are scored mirrored left to right as well, and get the mean.
         crop: show the network of what has a physical size only the part of the slices that holds the body, see
-            :func:`~anomalyclip_monai.inferers.body.body_window`. Outside of it the heatmap is 0.
+            :func:`~anomalyclip_monai.inferers.body.body_window`. Outside of it the heatmap is 0; a
+            network's own score is of that part.
     """
 
     def __init__(
@@ -157,9 +158,10 @@ class SliceAnomalyInferer(Inferer):
         for number, (view, indices, sigma) in enumerate(zip(views, todo, sigmas, strict=True)):
             maps = out if number == 0 else _blank(tuple(out.shape))
             report = self._report(done, total)
-            window = self._window(view, volume, place)
+            window = (..., *self._window(view, volume, place))
+            slices, canvas = view.slices(volume)[window], view.slices(maps)[window]
             found, halvings = self._score(
-                maps, volume, view, window, indices, halvings, report, mirror, network, *args, **kwargs
+                canvas, slices, view, indices, halvings, report, mirror, network, *args, **kwargs
             )
             done += len(indices)
             if sigma:
@@ -198,10 +200,9 @@ class SliceAnomalyInferer(Inferer):
 
     def _score(
         self,
-        out: Tensor,
-        volume: Tensor,
+        maps: Tensor,
+        slices: Tensor,
         view: SliceView,
-        window: tuple[slice, slice],
         todo: list[int],
         halvings: int,
         report: Callable[[int], None],
@@ -210,11 +211,10 @@ class SliceAnomalyInferer(Inferer):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, int]:
-        """Fill ``out`` (1, X, Y, Z) with the maps of one view in place; -> scores (S,) and halvings of the batch."""
-        slices, maps = (view.slices(whole)[:, :, *window] for whole in (volume, out))
+        """Fill ``maps`` (S, 1, H, W) of slices (S, C, H, W) in place; -> scores (S,) and halvings of the batch."""
         scores = torch.zeros(len(slices), dtype=torch.float32)
         done = 0
-        device = _device_of(network, volume.device)
+        device = _device_of(network, slices.device)
         while done < len(todo):
             batch = max(1, self.slice_batch >> halvings)
             chunk = todo[done : done + batch]
