@@ -5,7 +5,10 @@ All functions take and give (S, S) pictures in [0, 1].
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -23,10 +26,21 @@ CONTRASTS = {
 def smooth_noise(size: int, sigma: float, rng: np.random.Generator) -> Plane:
     """(size, size) of zero mean and unit spread, correlated over about ``sigma`` pixels."""
     nodes = max(3, min(size, round(1.6 * size / max(sigma, 1)) + 2))
-    coarse = rng.normal(size=(nodes, nodes))
-    noise = ndimage.zoom(coarse, size / nodes, order=3 if nodes < size else 0, mode="reflect", grid_mode=True)
-    noise = noise[:size, :size]
+    noise = rng.normal(size=(nodes, nodes))
+    if nodes < size:
+        spread = _spline(nodes, size)
+        noise = (spread @ torch.from_numpy(noise) @ spread.T).numpy()
     return ((noise - noise.mean()) / (noise.std() + 1e-6)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=512)
+def _spline(nodes: int, size: int) -> torch.Tensor:
+    """(size, nodes) cubic interpolation of values at ``nodes`` equal parts of a side of ``size`` pixels.
+
+    A product with it on both sides is ``scipy.ndimage.zoom`` of a square, at a fraction of the time.
+    """
+    columns = ndimage.zoom(np.eye(nodes), (size / nodes, 1), order=3, mode="reflect", grid_mode=True)
+    return torch.from_numpy(columns[:size])
 
 
 def recontrast(image: Plane, classes: Plane, rng: np.random.Generator) -> tuple[Plane, str]:

@@ -6,6 +6,7 @@ aside. A lesion is kept only where the picture really changed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -74,9 +75,12 @@ def blob(
     soft: float = 1.0,
 ) -> Plane:
     """(size, size) in [0, 1]: an ellipse with a wavy outline, its edge ``soft`` pixels wide."""
-    rows, columns = np.mgrid[:size, :size].astype(np.float32)
-    y, x = rows - centre[0], columns - centre[1]
     angle, ratio = rng.uniform(0, np.pi), np.exp(rng.normal(0, 0.25))
+    # Nothing reaches further than this, and most lesions are small.
+    reach = math.ceil((2 * radius + 8 * max(soft, 0.3)) * max(ratio, 1 / ratio) ** 0.5) + 1
+    window = tuple(slice(max(0, middle - reach), min(size, middle + reach + 1)) for middle in centre)
+    rows, columns = np.mgrid[window].astype(np.float32)
+    y, x = rows - centre[0], columns - centre[1]
     u = (np.cos(angle) * x + np.sin(angle) * y) * ratio**0.5
     v = (np.cos(angle) * y - np.sin(angle) * x) / ratio**0.5
     theta = np.arctan2(v, u)
@@ -84,7 +88,9 @@ def blob(
     for wave in range(2, 7):
         outline += irregular / wave * rng.normal() * np.cos(wave * theta + rng.uniform(0, 2 * np.pi))
     inside = radius * np.clip(outline, 0.3, 2) - np.hypot(u, v)
-    return (1 / (1 + np.exp(-np.clip(4 * inside / max(soft, 0.3), -30, 30)))).astype(np.float32)
+    picture = np.zeros((size, size), dtype=np.float32)
+    picture[window] = 1 / (1 + np.exp(-np.clip(4 * inside / max(soft, 0.3), -30, 30)))
+    return picture
 
 
 def _confined(alpha: Plane, scene: Scene) -> Plane:

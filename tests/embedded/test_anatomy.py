@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from anomalyclip_monai.embedded import anatomy
 
@@ -87,3 +88,12 @@ def test_ventricles_get_rims_and_plexus_that_stay_about_them():
     furrows = fluid * 0
     furrows[:, 30:32] = 1  # too narrow for a ventricle
     np.testing.assert_array_equal(anatomy.about_ventricles(image, furrows, np.random.default_rng(0)), image)
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(64, 6), (96, 40), (65, 2.5)])
+def test_noise_is_a_cubic_spline_through_random_nodes(size, sigma):
+    noise = anatomy.smooth_noise(size, sigma, np.random.default_rng(3))
+    nodes = max(3, round(1.6 * size / sigma) + 2)
+    coarse = np.random.default_rng(3).normal(size=(nodes, nodes))
+    spline = ndimage.zoom(coarse, size / nodes, order=3, mode="reflect", grid_mode=True)[:size, :size]
+    np.testing.assert_allclose(noise, (spline - spline.mean()) / spline.std(), atol=1e-4)
