@@ -33,11 +33,13 @@ def tint(image: Plane, rng: np.random.Generator) -> Plane:
 
 
 def glare(image: Plane, rng: np.random.Generator) -> Plane:
-    """Specular spots on wet mucosa."""
+    """Specular spots on wet mucosa, strewn about or crowded where the surface faces the light."""
     size = len(image)
-    for _ in range(int(rng.integers(1, 8))):
-        centre = (int(rng.integers(size)), int(rng.integers(size)))
-        spot = blob(size, centre, size / 192 * np.exp(rng.uniform(0, 2)), rng, irregular=0.5)
+    crowded, middle = rng.random() < 0.4, rng.uniform(0, size, 2)
+    for _ in range(int(rng.integers(3, 16) if crowded else rng.integers(1, 8))):
+        at = middle + rng.normal(0, 0.08 * size, 2) if crowded else rng.uniform(0, size, 2)
+        row, column = np.clip(at, 0, size - 1).astype(int)
+        spot = blob(size, (row, column), size / 192 * np.exp(rng.uniform(0, 2)), rng, irregular=0.5)
         image = image + spot[..., None] * rng.uniform(0.5, 1.0) * (0.97 - image)
     return image.astype(np.float32)
 

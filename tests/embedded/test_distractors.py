@@ -44,3 +44,13 @@ def test_what_is_burnt_in_is_told(image):
         assert np.abs(changed - image)[~ink].max() < 0.11
         assert ink.any()
         assert not ink.all()
+
+
+def test_glare_is_strewn_about_or_crowded():
+    dark = np.full((SIZE, SIZE, 1), 0.1, dtype=np.float32)
+    spreads = []
+    for seed in range(40):
+        rows, columns = np.nonzero(distractors.glare(dark, np.random.default_rng(seed))[..., 0] > 0.3)
+        spreads.append(np.hypot(rows.std(), columns.std()) / SIZE)
+    assert sum(spread < 0.2 for spread in spreads) >= 8
+    assert sum(spread > 0.25 for spread in spreads) >= 8
