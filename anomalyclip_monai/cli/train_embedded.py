@@ -1,4 +1,4 @@
-"""``anomalyclip train-embedded``: train the backbone of the embedded model from the data folder."""
+"""``anomalyclip train-embedded``: train the backbone of an embedded model from the data folder."""
 
 from __future__ import annotations
 
@@ -10,20 +10,37 @@ from anomalyclip_monai.cli.console import EXIT_DONE, say
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
+    from anomalyclip_monai.embedded.training import Plan
+
+ORGANS = ("colonoscopy", "brain_mr", "head_ct", "ultrasound")
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
     train = commands.add_parser(
-        "train-embedded", help="train the backbone of the embedded model", description=run.__doc__
+        "train-embedded", help="train the backbone of an embedded model", description=run.__doc__
     )
     train.add_argument("data", metavar="DATA", help="folder with the training sets (kvasir_256, normal_volumes, ...)")
     train.add_argument("-o", "--output", required=True, metavar="OUT", help="folder of the run; gone on with if begun")
-    train.add_argument("--seed", type=int, default=0, help="of crops and lesions (default: %(default)s)")
+    train.add_argument("--model", default="tiny", help="name or folder of the bundle to train (default: %(default)s)")
+    train.add_argument(
+        "--seed",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="of weights, crops and lesions (default: 0); several train side by side on the crops of the first",
+    )
     train.add_argument(
         "--leave-out",
-        choices=("colonoscopy", "brain_mr", "head_ct", "ultrasound"),
+        choices=ORGANS,
         help="train without this organ, to measure on it what an organ means that was never seen",
+    )
+    train.add_argument(
+        "--also-leave-out",
+        choices=ORGANS,
+        nargs="+",
+        default=[],
+        help="side by side with the others, train once more without each of these organs",
     )
     train.add_argument(
         "--init",
@@ -33,7 +50,16 @@ def add(commands: Commands) -> None:
     length.add_argument("--crops", type=int, help="length of the training (default: 60000)")
     length.add_argument("--minutes", type=float, help="length in time instead; the schedule then follows the clock")
     train.add_argument("--threads", type=int, default=2, help="of the processor (default: %(default)s)")
+    train.add_argument("--workers", type=int, default=1, help="processes that draw crops (default: %(default)s)")
     train.add_argument("--bf16", action="store_true", help="compute in bfloat16, faster on a processor that has it")
+    train.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another number of the plan, such as batch=128 or block_rate=0.0015 (all are in report.json)",
+    )
     train.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     train.add_argument("-q", "--quiet", action="store_true", help="no lines but the last")
     train.set_defaults(run=run)
@@ -42,41 +68,81 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train the image side on real and synthetic lesions against fixed text features.
 
-    OUT gets backbone.safetensors, the curve, the last checkpoints, report.json, and sheets of crops to look at. A run
-    that was stopped goes on when the same command is given again.
+    OUT gets backbone.safetensors, the curve, the last checkpoints, report.json, and sheets of crops to look at; of
+    trainings side by side every one gets a folder in OUT. A run that was stopped goes on when the same command is
+    given again.
     """
     from anomalyclip_monai.api import resolve_device
+    from anomalyclip_monai.embedded.crops import Crops
     from anomalyclip_monai.embedded.report import write_report
     from anomalyclip_monai.embedded.sheets import write_sheets
-    from anomalyclip_monai.embedded.sources import read_subjects
+    from anomalyclip_monai.embedded.sources import read_subjects, without
     from anomalyclip_monai.embedded.start import starting_network
-    from anomalyclip_monai.embedded.training import Plan, Training
+    from anomalyclip_monai.embedded.together import train_together
+    from anomalyclip_monai.embedded.training import Training
 
-    # The shipped weights have seen every organ; what is left out must be unknown from the start.
-    init = arguments.init or ("imagenet" if arguments.leave_out else "bundle")
-    plan = Plan.starting_from(
-        init,
-        leave_out=arguments.leave_out,
-        seed=arguments.seed,
-        minutes=arguments.minutes,
-        threads=arguments.threads,
-        bfloat16=arguments.bf16,
-        **({"crops": arguments.crops} if arguments.crops else {}),
-    )
+    out, device = Path(arguments.output), resolve_device(arguments.device)
+    plans = [_plan(arguments, seed, arguments.leave_out) for seed in arguments.seed]
+    plans += [_plan(arguments, arguments.seed[0], organ) for organ in arguments.also_leave_out]
     subjects = read_subjects(arguments.data, leave_out=arguments.leave_out)
-    network = starting_network(init, seed=arguments.seed).to(resolve_device(arguments.device))
 
-    def tell(line: dict[str, Any]) -> None:
-        if not arguments.quiet:
-            say(_sentence(line))
+    def begin(plan: Plan) -> Training:
+        name = f"seed{plan.seed}" if plan.leave_out == arguments.leave_out else f"without_{plan.leave_out}"
 
-    training = Training(network, subjects, plan, Path(arguments.output), log=tell)
-    for sheet in write_sheets(training.crops, Path(arguments.output)):
+        def tell(line: dict[str, Any]) -> None:
+            if not arguments.quiet:
+                say(_sentence(line) if len(plans) == 1 else f"{name}: {_sentence(line)}")
+
+        network = starting_network(plan.init, bundle=plan.model, seed=plan.seed).to(device)
+        folder = out if len(plans) == 1 else out / name
+        return Training(network, without(subjects, plan.leave_out), plan, folder, log=tell)
+
+    trainings = [begin(plan) for plan in plans]
+    first = trainings[0]
+    crops = Crops([s for s in subjects if not s.validates], seed=first.plan.seed, size=first.crops.size)
+    for sheet in write_sheets(crops, out):
         if not arguments.quiet:
             say(f"look at {sheet}")
-    training.run()
-    say(f"{write_report(training, arguments.data)}: {training.step} steps of {plan.batch} crops")
+    if len(trainings) == 1:
+        first.run()
+    else:
+        train_together(trainings, crops)
+    for training in trainings:
+        report = write_report(training, arguments.data)
+        say(f"{report}: {training.step} steps of {training.plan.batch} crops")
     return EXIT_DONE
+
+
+def _plan(arguments: argparse.Namespace, seed: int, leave_out: str | None) -> Plan:
+    from anomalyclip_monai.embedded.training import Plan
+
+    # The shipped weights have seen every organ; what is left out must be unknown from the start.
+    init = arguments.init or ("imagenet" if arguments.leave_out or arguments.also_leave_out else "bundle")
+    return Plan.starting_from(
+        init,
+        model=arguments.model,
+        leave_out=leave_out,
+        seed=seed,
+        minutes=arguments.minutes,
+        threads=arguments.threads,
+        workers=arguments.workers,
+        bfloat16=arguments.bf16,
+        **({"crops": arguments.crops} if arguments.crops else {}),
+        **dict(arguments.set),
+    )
+
+
+def _setting(text: str) -> tuple[str, float]:
+    """``batch=128`` as a number of the plan."""
+    from anomalyclip_monai.embedded.training import Plan
+
+    kinds = {"int": int, "float": float}
+    name, _, value = text.partition("=")
+    kind = kinds.get(str(Plan.__annotations__.get(name)))
+    if kind is None:
+        known = ", ".join(name for name, annotation in Plan.__annotations__.items() if annotation in kinds)
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {known}")
+    return name, kind(value)
 
 
 def _sentence(line: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ def logits(features: Tensor, text: Tensor, temperature: float) -> Tensor:
 
 def objective(
     layers: Iterable[Tensor], image: Tensor, text: Tensor, wanted: Targets, *, temperature: float = 0.07
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch, and its parts by name.
 
     Args:
@@ -102,7 +102,7 @@ def objective(
         "class_token": CLASS_TOKEN * _mean(token_error, wanted.image_known),
     }
     loss = torch.stack(list(parts.values())).sum()
-    return loss, {name: float(value.detach()) for name, value in parts.items()}
+    return loss, {name: value.detach() for name, value in parts.items()}
 
 
 def dice_loss(probabilities: Tensor, target: Tensor, known: Tensor) -> Tensor:

@@ -22,17 +22,18 @@ SCHEMA = "anomalyclip-training/1"
 
 
 def write_report(training: Training, root: PathLike) -> Path:
-    """Write ``report.json``, curve and held-out maps as pictures and the description of the backbone; -> the report.
+    """Write ``report.json``, the curve and held-out maps as pictures, and the backbone's description; -> the report.
 
     Args:
         training: a run, finished or not.
         root: the data folder.
     """
     folder = training.folder
-    bundle = resources.backbone_file(resources.bundle_root("tiny"))
+    bundle = resources.backbone_file(resources.bundle_root(training.plan.model))
     shutil.copyfile(bundle.with_name("open_clip_config.json"), folder / "open_clip_config.json")
     started_from = bundle if training.plan.init == "bundle" else Path(training.plan.init)
-    curve = [json.loads(line) for line in (folder / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = folder / "curve.jsonl"
+    curve = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()] if lines.is_file() else []
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "plan": asdict(training.plan),
@@ -49,9 +50,9 @@ def write_report(training: Training, root: PathLike) -> Path:
         "validation": next((line for line in reversed(curve) if "validation" in line), None),
         "curve": curve,
     }
+    file = folder / "report.json"
+    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     draw_curve(curve, folder / "curve.png")
     if training.held_out:
         draw_maps(training.held_out_maps(), training.held_out, folder / "held_out.png")
-    file = folder / "report.json"
-    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return file

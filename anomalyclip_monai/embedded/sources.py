@@ -19,8 +19,8 @@ from anomalyclip_monai.exceptions import NoInputError
 from anomalyclip_monai.transforms.preset import Preset
 from anomalyclip_monai.types import PathLike
 
-ORGANS = ("colonoscopy", "brain_mr", "head_ct", "ultrasound")
-"""What can be left out of a training, to measure what the model does on an organ it never saw."""
+DOMAIN_OF = {"colonoscopy": "colonoscopy", "brain_mr": "mr_brain", "head_ct": "ct_head", "ultrasound": "ultrasound"}
+"""Organ -> domain of its subjects, of what can be left out of a training: to measure an organ that it never saw."""
 
 FOLDERS = (
     "sts_sarcoma",
@@ -144,18 +144,23 @@ class Subject:
         return Picture(upright(self.image), upright(self.lesion), upright(self.tissue), classes)
 
 
+def without(subjects: Iterable[Subject], organ: str | None) -> list[Subject]:
+    """The subjects of all other organs; ``organ`` is one of :data:`DOMAIN_OF`, or None for all subjects."""
+    return [subject for subject in subjects if organ is None or subject.domain != DOMAIN_OF[organ]]
+
+
 def read_subjects(root: PathLike, *, leave_out: str | None = None) -> list[Subject]:
     """All subjects below the data folder, in a fixed order.
 
     Args:
         root: the folder with ``kvasir_256``, ``normal_volumes`` and so on; sets that are missing are left out.
-        leave_out: one of :data:`ORGANS`, none of whose sets is read.
+        leave_out: one of :data:`DOMAIN_OF`, none of whose subjects is taken.
 
     Raises:
         NoInputError: nothing was found (``E_NO_INPUT``).
     """
     root = Path(root)
-    subjects = [subject for organ, read in _SETS if leave_out is None or organ != leave_out for subject in read(root)]
+    subjects = without((subject for read in _SETS for subject in read(root)), leave_out)
     if not subjects:
         raise NoInputError("E_NO_INPUT", "no training data found", root, "give the folder that holds kvasir_256 ...")
     return subjects
@@ -256,17 +261,17 @@ def _chest(root: Path) -> Iterator[Subject]:
         yield _photo(file, file.stem, "xray", tissue_of=_middle)
 
 
-_SETS: tuple[tuple[str, Callable[[Path], Iterable[Subject]]], ...] = (
-    ("body", _sarcoma),
-    ("brain_mr", _multiple_sclerosis),
-    ("brain_mr", _healthy_heads),
-    ("body", _abdomen),
-    ("head_ct", _head_ct),
-    ("colonoscopy", _kvasir),
-    ("ultrasound", _busi),
-    ("chest", _chest),
+_SETS: tuple[Callable[[Path], Iterable[Subject]], ...] = (
+    _sarcoma,
+    _multiple_sclerosis,
+    _healthy_heads,
+    _abdomen,
+    _head_ct,
+    _kvasir,
+    _busi,
+    _chest,
 )
-"""Organ and reader of every set."""
+"""Readers of the sets, in the order of the subjects."""
 
 
 def _volume(

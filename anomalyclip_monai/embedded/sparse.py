@@ -12,6 +12,8 @@ from anomalyclip_monai.networks.towers import Embedded, Tower
 
 def choose_tokens(batch: int, count: int, share: float, generator: torch.Generator) -> Tensor:
     """-> (batch, round(share * count)) positions, in order, other ones for every image."""
+    if share >= 1:
+        return torch.arange(count).expand(batch, -1)
     noise = torch.rand(batch, count, generator=generator)
     return noise.topk(max(1, round(share * count)), dim=1).indices.sort(dim=1).values
 

@@ -17,10 +17,11 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
 
 from anomalyclip_monai.embedded.average import mean_weights
-from anomalyclip_monai.embedded.crops import Crops
+from anomalyclip_monai.embedded.crops import Crop, Crops
 from anomalyclip_monai.embedded.objective import objective, targets
 from anomalyclip_monai.embedded.sources import Subject
 from anomalyclip_monai.embedded.sparse import SparseTower, choose_tokens
@@ -35,6 +36,9 @@ Log = Callable[[dict[str, Any]], None]
 FROZEN = ("conv_stem", "bn1", "blocks.0.", "blocks.1.")
 """First stages of the encoder, whose edges and colours suit every picture: kept, which also saves their gradients."""
 
+NOTED = 50
+"""Steps for a line of the curve."""
+
 KEPT = 3
 """Number of last checkpoints that are kept, and whose mean the run ends with."""
 
@@ -45,6 +49,7 @@ class Plan:
 
     Attributes:
         init: what the image side starts from, see :func:`~anomalyclip_monai.embedded.start.starting_network`.
+        model: bundle whose network is trained.
         leave_out: the organ that is kept from it.
         crops: length of the training; the schedule follows it, and so every run with a seed is the same.
         minutes: length in time instead, for a machine of unknown speed; the schedule then follows the clock.
@@ -61,6 +66,8 @@ class Plan:
         early_size: side of the crops ...
         early_until: ... up to this part of the training, after which they have that of the network: small crops teach
             most of it at half of the cost.
+        echo: steps that learn from a batch of the network's side, every second one from its mirror image: for a GPU
+            that learns faster than processors draw (data echoing, Choi et al. 2019).
         tokens: share of the tokens that a step sees ...
         sparse_until: ... up to this part of the training; then it sees all.
         threads: parts of a batch that are learned from at the same time on a processor.
@@ -69,6 +76,7 @@ class Plan:
     """
 
     init: str = "bundle"
+    model: str = "tiny"
     leave_out: str | None = None
     crops: int = 60_000
     minutes: float | None = None
@@ -84,6 +92,7 @@ class Plan:
     save_every: float = 180
     early_size: int = 192
     early_until: float = 0.0
+    echo: int = 1
     tokens: float = 0.5
     sparse_until: float = 0.9
     threads: int = 2
@@ -129,75 +138,102 @@ class Training:
         self.held_out = held_out_cases([s for s in subjects if s.validates], network.image_size[0])
         visual = network.clip.visual.float()
         self.average = copy.deepcopy(visual).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(_groups(visual, plan), weight_decay=plan.weight_decay, betas=(0.9, 0.98))
-        self.learned = [parameter for parameter in visual.parameters() if parameter.requires_grad]
+        groups = _groups(visual, plan)
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=plan.weight_decay, betas=(0.9, 0.98))
+        pairs = zip(self.average.parameters(), visual.parameters(), strict=True)
+        self.followers, self.learned = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
         self.pool = ThreadPoolExecutor(plan.threads, initializer=_one_thread)
         self.step, self.seconds = 0, 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._waited = 0.0
+        self.start_clock()
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
     @property
     def progress(self) -> float:
         """From 0 at the start to 1 at the end."""
+        return self._progress(self.step)
+
+    def _progress(self, step: int) -> float:
         if self.plan.minutes is not None:
             return min(1.0, self.seconds / (60 * self.plan.minutes))
-        return min(1.0, self.step * self.plan.batch / self.plan.crops)
+        return min(1.0, step * self.plan.batch / self.plan.crops)
 
     def run(self, until: int | None = None) -> None:
         """Train to the end, or until a step, and save."""
-        saved, last = time.monotonic(), time.monotonic()
-        sums: dict[str, float] = {}
-        since = self.step
-        for labels, images in self._batches():
+        self.start_clock()
+        for crops in self.batches(self.crops):
             if self.progress >= 1 or (until is not None and self.step >= until):
                 break
-            for name, value in self._learn(images, labels).items():
-                sums[name] = sums.get(name, 0.0) + value
-            self.step += 1
-            now = time.monotonic()
-            self.seconds, last = self.seconds + now - last, now
-            if self.step % 50 == 0:
-                means = {name: round(value / (self.step - since), 4) for name, value in sums.items()}
-                self._note({"rate": round(self._rate(), 4), **means})
-                sums, since = {}, self.step
-            if self.step % self.plan.validate_every == 0:
-                self._validate()
-            if now - saved > self.plan.save_every:
-                self.save()
-                saved = time.monotonic()
+            self.learn_from(crops.image, crops.label)
+        self.finish()
+
+    def start_clock(self) -> None:
+        """Count seconds from now on."""
+        self._last = self._saved = time.monotonic()
+
+    def learn_from(self, images: Tensor, labels: Tensor) -> None:
+        """Take the next step, with what is due then: a line of the curve, a checkpoint, a saved state.
+
+        Args:
+            images: (B, 3, S, S) uint8; where B is 0 the step passes without anything learned.
+            labels: (B, S, S) uint8, as in a :class:`~anomalyclip_monai.embedded.crops.Crop`.
+        """
+        for name, value in (self._learn(images, labels) if len(images) else {}).items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self.step += 1
+        now = time.monotonic()
+        self.seconds, self._last = self.seconds + now - self._last, now
+        if self.step % NOTED == 0:
+            means = {name: round(float(value) / NOTED, 4) for name, value in self._sums.items()}
+            self._note({"rate": round(self._rate(), 4), "waited": round(self._waited, 1), **means})
+            self._sums, self._waited = {}, 0.0
+        if self.step % self.plan.validate_every == 0:
+            self._validate()
+        if now - self._saved > self.plan.save_every:
+            self.save()
+            self._saved = time.monotonic()
+
+    def finish(self) -> None:
+        """Save; at the end of the training the mean of the last checkpoints as well."""
         self.save()
         if self.progress >= 1:
             self._validate()
             self._average_checkpoints()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Labels and images of the batches from the present step on, drawn by another process."""
-        batch = self.plan.batch
-
-        def numbers() -> Iterator[list[int]]:
-            step = self.step
-            while True:
-                yield list(range(step * batch, (step + 1) * batch))
+    def batches(self, crops: Crops) -> Iterator[Crop]:
+        """Batches of these crops from the present step on, drawn by other processes, with tensors on the device."""
+        loader = DataLoader(
+            _Sized(crops),
+            batch_sampler=_Endless(self._numbers(self.step)),
+            num_workers=self.plan.workers,
+            worker_init_fn=_one_thread,
+        )
+        step, asked = self.step, time.monotonic()
+        for drawn in loader:
+            self._waited += time.monotonic() - asked
+            there = drawn._replace(image=drawn.image.to(self.device), label=drawn.label.to(self.device))
+            echo = self._echo(drawn.image.shape[-1])
+            for turn in range(step % echo, echo):
+                yield _mirrored(there) if turn % 2 else there
                 step += 1
+            asked = time.monotonic()
 
+    def _numbers(self, step: int) -> Iterator[list[tuple[int, int]]]:
+        """Number and side of the crops of every batch, from a step on."""
         while True:
-            size = self._size()
-            loader = DataLoader(
-                self.crops.of_size(size),
-                batch_sampler=_Endless(numbers()),
-                num_workers=self.plan.workers,
-                worker_init_fn=_one_thread,
-            )
-            for crop in loader:
-                yield crop.label.to(self.device), crop.image.to(self.device)
-                if self._size() != size:
-                    break
+            early = self._progress(step) < self.plan.early_until
+            size = self.plan.early_size if early else self.crops.size
+            step -= step % self._echo(size)
+            yield [(number, size) for number in range(step * self.plan.batch, (step + 1) * self.plan.batch)]
+            step += self._echo(size)
 
-    def _size(self) -> int:
-        """Side of the crops at present."""
-        return self.plan.early_size if self.progress < self.plan.early_until else self.crops.size
+    def _echo(self, size: int) -> int:
+        """Steps that learn from a batch of this side."""
+        return self.plan.echo if size == self.crops.size else 1
 
-    def _learn(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+    def _learn(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One step; the batch is shared out over threads, which on a busy processor beats threads within layers."""
         share = self.plan.tokens if self.progress < self.plan.sparse_until else 1.0
         generator = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.step)
@@ -205,20 +241,17 @@ class Training:
         kept = choose_tokens(len(images), patches, share, generator).to(self.device)
         parts = self.plan.threads if self.device.type == "cpu" else 1
         results = list(self.pool.map(self._gradients, images.chunk(parts), labels.chunk(parts), kept.chunk(parts)))
-        for index, parameter in enumerate(self.learned):
-            parameter.grad = sum((gradients[index] for gradients, _ in results)) / len(results)
+        for parameter, *gradients in zip(self.learned, *(found for found, _ in results), strict=True):
+            parameter.grad = gradients[0] if len(gradients) == 1 else sum(gradients) / len(gradients)
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * self._rate()
         nn.utils.clip_grad_norm_(self.learned, 1.0)
         self.optimiser.step()
         decay = min(self.plan.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for mean, new in zip(self.average.parameters(), self.network.clip.visual.parameters(), strict=True):
-                if new.requires_grad:
-                    mean.lerp_(new, 1 - decay)
-        return {name: sum(part[name] for _, part in results) / len(results) for name in results[0][1]}
+        get_ema_multi_avg_fn(decay)(self.followers, self.learned, None)
+        return {name: torch.stack([part[name] for _, part in results]).mean() for name in results[0][1]}
 
-    def _gradients(self, images: Tensor, labels: Tensor, kept: Tensor) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+    def _gradients(self, images: Tensor, labels: Tensor, kept: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """The gradients of part of a batch, and its loss."""
         network = self.network
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bfloat16 or self.device.type != "cpu"):
@@ -236,7 +269,7 @@ class Training:
             targets(labels, self.patch).of(kept),
             temperature=network.temperature,
         )
-        return torch.autograd.grad(loss, self.learned), {"loss": float(loss.detach()), **parts}
+        return torch.autograd.grad(loss, self.learned), {"loss": loss.detach(), **parts}
 
     def _rate(self) -> float:
         """Share of the peak rate: a linear rise, then a half cosine."""
@@ -264,12 +297,10 @@ class Training:
     def _measure(self) -> None:
         maps = self.held_out_maps()
         found = measure(maps, self.held_out)
-        self._note(
-            {
-                "validation": {name: round(value, 4) for name, value in sorted(found.items())},
-                "best_threshold": best_threshold(maps, self.held_out),
-            }
-        )
+        line: dict[str, Any] = {"validation": {name: round(value, 4) for name, value in sorted(found.items())}}
+        if self.progress >= 1:
+            line["best_threshold"] = best_threshold(maps, self.held_out)
+        self._note(line)
 
     def _average_checkpoints(self) -> None:
         """The mean of the last checkpoints is what the run ends with: calmer than any one of them."""
@@ -331,14 +362,29 @@ class Training:
         self.log(line)
 
 
+class _Sized(Dataset[Crop]):
+    """Crops by number and side, so that one set of processes draws them all."""
+
+    def __init__(self, crops: Crops) -> None:
+        self.crops = crops
+
+    def __getitem__(self, key: tuple[int, int]) -> Crop:
+        number, size = key
+        return self.crops.of_size(size)[number]
+
+
 class _Endless:
     """A batch sampler of unknown length."""
 
-    def __init__(self, batches: Iterator[list[int]]) -> None:
+    def __init__(self, batches: Iterator[list[tuple[int, int]]]) -> None:
         self.batches = batches
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return self.batches
+
+
+def _mirrored(crops: Crop) -> Crop:
+    return crops._replace(image=crops.image.flip(-1), label=crops.label.flip(-1))
 
 
 def _one_thread(worker: int = 0) -> None:

@@ -40,3 +40,21 @@ def test_an_organ_that_is_left_out_starts_from_imagenet(data, tmp_path, monkeypa
     monkeypatch.setattr("anomalyclip_monai.embedded.start.IMAGENET_PACKAGE", "no_such_package_anywhere")
     assert main(["train-embedded", str(data), "-o", str(tmp_path / "out"), "--leave-out", "head_ct"]) == 2
     assert capsys.readouterr().err.startswith("E_EXTRA: the ImageNet weights are not installed")
+
+
+def test_trainings_side_by_side_get_folders(data, tmp_path, write_photo, capsys):
+    write_photo("data/busi/normal/normal (1).png", np.full((48, 64), 100))
+    out = tmp_path / "out"
+    command = ["train-embedded", str(data), "-o", str(out), "--crops", "8", "--set", "batch=4", "--init", "bundle"]
+    assert main([*command, "--seed", "4", "5", "--also-leave-out", "colonoscopy"]) == 0
+    plans = {file.parent.name: json.loads(file.read_text())["plan"] for file in out.glob("*/report.json")}
+    assert set(plans) == {"seed4", "seed5", "without_colonoscopy"}
+    assert {plan["batch"] for plan in plans.values()} == {4}
+    assert (plans["seed5"]["seed"], plans["without_colonoscopy"]["leave_out"]) == (5, "colonoscopy")
+    assert "seed5/report.json: 2 steps of 4 crops" in capsys.readouterr().out
+
+
+def test_a_number_that_no_plan_has_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["train-embedded", str(tmp_path), "-o", str(tmp_path), "--set", "colour=3"])
+    assert "'colour' is none of crops, batch, seed" in capsys.readouterr().err

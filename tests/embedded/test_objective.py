@@ -66,7 +66,7 @@ def test_right_features_cost_little_and_wrong_ones_much():
     bad, _ = objective([-right, -right], -image, text, wanted)
     assert good.item() < 0.01
     assert bad.item() > 5
-    assert good.item() == pytest.approx(sum(parts.values()), abs=1e-5)
+    assert good.item() == pytest.approx(sum(map(float, parts.values())), abs=1e-5)
 
 
 def test_a_healthy_image_is_taught_by_its_brightest_tokens():

@@ -11,7 +11,7 @@ def test_outlines_and_tint():
     label = torch.zeros(10, 12, dtype=torch.uint8)
     label[2:6, 3:8] = 1
     label[8:] = UNKNOWN
-    picture = outlined(Crop(torch.full((3, 10, 12), 100, dtype=torch.uint8), label))
+    picture = outlined(Crop(torch.full((3, 10, 12), 100, dtype=torch.uint8), label, "xray"))
     assert (picture == [255, 0, 0]).all(axis=2).sum() == 4 * 5 - 2 * 3  # the border of a rectangle
     assert picture[3, 4].tolist() == [100, 100, 100]
     assert picture[9, 0].tolist() == [60, 60, 160]

@@ -44,10 +44,10 @@ def test_crops_are_small_at_first(start, plan, tmp_path):
 
     def sides(training):
         found = []
-        for _, images in training._batches():
+        for crops in training.batches(training.crops):
             if training.progress >= 1:
                 return found
-            found.append(images.shape[-1])
+            found.append(crops.image.shape[-1])
             training.step += 1
 
     training = start("run", plan)
@@ -84,8 +84,7 @@ def vars_of(plan):
 def test_it_learns(start, plan, tmp_path):
     plan = Plan(**{**vars_of(plan), "crops": 4 * 60, "validate_every": 1000})
     training = start("run", plan)
-    batch = next(iter(training._batches()))
-    labels, images = batch
+    images, labels, _ = next(iter(training.batches(training.crops)))
     first = training._learn(images, labels)["loss"]
     for _ in range(25):
         training.step += 1
@@ -143,3 +142,41 @@ def test_the_rate_rises_then_falls(start, plan):
     assert rates[1] > 0.9
     assert rates[1:] == sorted(rates[1:], reverse=True)
     assert rates[-1] == pytest.approx(0.01)
+
+
+def test_a_batch_is_learned_from_again_mirrored(start, plan, tmp_path):
+    plan = Plan(**{**vars_of(plan), "echo": 2})
+
+    def seen(training, count):
+        found = []
+        for crops in training.batches(training.crops):
+            if len(found) == count:
+                return found
+            found.append(crops.image)
+            training.step += 1
+
+    first, again, other = seen(start("run", plan), 3)
+    assert torch.equal(again, first.flip(-1))
+    assert not torch.equal(other, first)
+    broken = start("run", plan)
+    broken.step = 1
+    assert torch.equal(seen(broken, 1)[0], again)
+
+
+def test_a_batch_without_crops_is_a_step_without_learning(start, plan):
+    training = start("run", plan)
+    before = [parameter.clone() for parameter in training.learned]
+    training.learn_from(torch.zeros(0, 3, 64, 64, dtype=torch.uint8), torch.zeros(0, 64, 64, dtype=torch.uint8))
+    assert training.step == 1
+    assert all(torch.equal(old, new) for old, new in zip(before, training.learned, strict=True))
+
+
+def test_the_curve_says_how_long_crops_were_waited_for(start, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("anomalyclip_monai.embedded.training.NOTED", 2)
+    training = start("run", plan)
+    monkeypatch.setattr(training, "_learn", lambda images, labels: {"loss": torch.tensor(float(training.step))})
+    training.run()
+    curve = (tmp_path / "run" / "curve.jsonl").read_text().splitlines()
+    lines = [line for line in map(json.loads, curve) if "loss" in line]
+    assert [line["loss"] for line in lines] == [0.5, 2.5, 4.5]
+    assert all(0 <= line["waited"] <= line["seconds"] + 1 for line in lines)
