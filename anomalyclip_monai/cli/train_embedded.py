@@ -30,12 +30,13 @@ def add(commands: Commands) -> None:
         default=[0],
         help="of weights, crops and lesions (default: 0); several train side by side on the crops of the first",
     )
-    train.add_argument(
+    organ = train.add_mutually_exclusive_group()
+    organ.add_argument(
         "--leave-out",
         choices=ORGANS,
         help="train without this organ, to measure on it what an organ means that was never seen",
     )
-    train.add_argument(
+    organ.add_argument(
         "--also-leave-out",
         choices=ORGANS,
         nargs="+",
@@ -82,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     from anomalyclip_monai.embedded.training import Training
 
     out, device = Path(arguments.output), resolve_device(arguments.device)
-    plans = [_plan(arguments, seed, arguments.leave_out) for seed in arguments.seed]
-    plans += [_plan(arguments, arguments.seed[0], organ) for organ in arguments.also_leave_out]
+    plans = [_plan(arguments, seed, arguments.leave_out) for seed in dict.fromkeys(arguments.seed)]
+    plans += [_plan(arguments, arguments.seed[0], organ) for organ in dict.fromkeys(arguments.also_leave_out)]
     subjects = read_subjects(arguments.data, leave_out=arguments.leave_out)
 
     def begin(plan: Plan) -> Training:
@@ -118,31 +119,34 @@ def _plan(arguments: argparse.Namespace, seed: int, leave_out: str | None) -> Pl
 
     # The shipped weights have seen every organ; what is left out must be unknown from the start.
     init = arguments.init or ("imagenet" if arguments.leave_out or arguments.also_leave_out else "bundle")
-    return Plan.starting_from(
-        init,
-        model=arguments.model,
-        leave_out=leave_out,
-        seed=seed,
-        minutes=arguments.minutes,
-        threads=arguments.threads,
-        workers=arguments.workers,
-        bfloat16=arguments.bf16,
+    options = {
+        "model": arguments.model,
+        "leave_out": leave_out,
+        "seed": seed,
+        "minutes": arguments.minutes,
+        "threads": arguments.threads,
+        "workers": arguments.workers,
+        "bfloat16": arguments.bf16,
         **({"crops": arguments.crops} if arguments.crops else {}),
-        **dict(arguments.set),
-    )
+    }
+    return Plan.starting_from(init, **options, **dict(arguments.set))
 
 
 def _setting(text: str) -> tuple[str, float]:
     """``batch=128`` as a number of the plan."""
     from anomalyclip_monai.embedded.training import Plan
 
-    kinds = {"int": int, "float": float}
+    kinds: dict[str, type[int] | type[float]] = {"int": int, "float": float}
     name, _, value = text.partition("=")
-    kind = kinds.get(str(Plan.__annotations__.get(name)))
-    if kind is None:
-        known = ", ".join(name for name, annotation in Plan.__annotations__.items() if annotation in kinds)
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {known}")
-    return name, kind(value)
+    known = {field: kinds[annotation] for field, annotation in Plan.__annotations__.items() if annotation in kinds}
+    for own in ("seed", "crops", "threads", "workers"):  # options of the command
+        del known[own]
+    if name not in known:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+    try:
+        return name, known[name](value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is no {known[name].__name__}") from None
 
 
 def _sentence(line: dict[str, Any]) -> str:

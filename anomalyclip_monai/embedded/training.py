@@ -39,6 +39,9 @@ FROZEN = ("conv_stem", "bn1", "blocks.0.", "blocks.1.")
 NOTED = 50
 """Steps for a line of the curve."""
 
+OF_THE_MACHINE = ("workers", "save_every")
+"""Parts of a plan that change nothing of what is learned: another machine may go on with others."""
+
 KEPT = 3
 """Number of last checkpoints that are kept, and whose mean the run ends with."""
 
@@ -149,6 +152,7 @@ class Training:
         self.start_clock()
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        self._since = self.step
 
     @property
     def progress(self) -> float:
@@ -186,9 +190,10 @@ class Training:
         now = time.monotonic()
         self.seconds, self._last = self.seconds + now - self._last, now
         if self.step % NOTED == 0:
-            means = {name: round(float(value) / NOTED, 4) for name, value in self._sums.items()}
+            steps = self.step - self._since
+            means = {name: round(float(value) / steps, 4) for name, value in self._sums.items()}
             self._note({"rate": round(self._rate(), 4), "waited": round(self._waited, 1), **means})
-            self._sums, self._waited = {}, 0.0
+            self._sums, self._waited, self._since = {}, 0.0, self.step
         if self.step % self.plan.validate_every == 0:
             self._validate()
         if now - self._saved > self.plan.save_every:
@@ -344,7 +349,8 @@ class Training:
             return
         state = torch.load(file, map_location=self.device, weights_only=True)
         plan = asdict(self.plan)
-        if others := [name for name, value in state["plan"].items() if plan[name] != value]:
+        decisive = {name: value for name, value in state["plan"].items() if name not in OF_THE_MACHINE}
+        if others := [name for name, value in decisive.items() if plan[name] != value]:
             what = f"a run with another {', '.join(others)} is there"
             raise UsageError("E_RESUME", what, self.folder, "give the same options, or another folder")
         self.network.clip.visual.load_state_dict(state["visual"])

@@ -57,4 +57,10 @@ def test_trainings_side_by_side_get_folders(data, tmp_path, write_photo, capsys)
 def test_a_number_that_no_plan_has_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train-embedded", str(tmp_path), "-o", str(tmp_path), "--set", "colour=3"])
-    assert "'colour' is none of crops, batch, seed" in capsys.readouterr().err
+    assert "'colour' is none of batch, encoder_rate" in capsys.readouterr().err
+
+
+def test_a_number_that_is_none_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["train-embedded", str(tmp_path), "-o", str(tmp_path), "--set", "batch=many"])
+    assert "argument --set: 'many' is no int" in capsys.readouterr().err

@@ -77,6 +77,11 @@ def test_a_run_with_another_plan_is_refused(start, plan):
         start("run", Plan(**{**vars_of(plan), "seed": 5}))
 
 
+def test_another_machine_may_have_other_processes(start, plan):
+    start("run", plan).run(until=1)
+    assert start("run", Plan(**{**vars_of(plan), "workers": 3, "save_every": 5.0})).step == 1
+
+
 def vars_of(plan):
     return {name: getattr(plan, name) for name in plan.__slots__}
 
