@@ -39,15 +39,12 @@ from PIL import Image
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.data.benchmarks import LAYOUTS, find_all
-from anomalyclip_monai.embedded.sources import Picture, Subject, read_subjects
+from anomalyclip_monai.embedded.sources import DOMAIN_OF, Picture, Subject, read_subjects
 from anomalyclip_monai.engines.evaluation.methods import MODEL
 
 HAND_WRITTEN = "hand_written"
 
 HELD_OUT_MEASURES = ("image_auroc", "pixel_auroc", "pixel_pro_exact", "pointing", "dice")
-
-DOMAINS = {"colonoscopy": "colonoscopy", "brain_mr": "mr_brain", "head_ct": "ct_head", "ultrasound": "ultrasound"}
-"""Organ -> domain of its subjects."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,7 @@ def rows_of(
 def measure_organ(organ: str, run: Path, arguments: argparse.Namespace) -> list[Row]:
     """Learn and measure with the backbone of one run."""
     out = arguments.output / organ
-    subjects = [s for s in read_subjects(arguments.train) if s.domain == DOMAINS[organ]]
+    subjects = [s for s in read_subjects(arguments.train) if s.domain == DOMAIN_OF[organ]]
     learned = balanced(list(pictures_of([s for s in subjects if not s.validates])), arguments.images)
     held_out = list(pictures_of([s for s in subjects if s.validates]))
     parts = [Part(name, LAYOUTS[name].title, name, path) for name, path in find_all(arguments.data).items()]

@@ -74,7 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
     given again.
     """
     from anomalyclip_monai.api import resolve_device
-    from anomalyclip_monai.embedded.crops import Crops
     from anomalyclip_monai.embedded.report import write_report
     from anomalyclip_monai.embedded.sheets import write_sheets
     from anomalyclip_monai.embedded.sources import read_subjects, without
@@ -100,14 +99,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     trainings = [begin(plan) for plan in plans]
     first = trainings[0]
-    crops = Crops([s for s in subjects if not s.validates], seed=first.plan.seed, size=first.crops.size)
-    for sheet in write_sheets(crops, out):
+    for sheet in write_sheets(first.crops, out):
         if not arguments.quiet:
             say(f"look at {sheet}")
     if len(trainings) == 1:
         first.run()
     else:
-        train_together(trainings, crops)
+        train_together(trainings, first.crops)
     for training in trainings:
         report = write_report(training, arguments.data)
         say(f"{report}: {training.step} steps of {training.plan.batch} crops")

@@ -32,8 +32,7 @@ def write_report(training: Training, root: PathLike) -> Path:
     bundle = resources.backbone_file(resources.bundle_root(training.plan.model))
     shutil.copyfile(bundle.with_name("open_clip_config.json"), folder / "open_clip_config.json")
     started_from = bundle if training.plan.init == "bundle" else Path(training.plan.init)
-    lines = folder / "curve.jsonl"
-    curve = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()] if lines.is_file() else []
+    curve = training.curve()
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "plan": asdict(training.plan),

@@ -173,6 +173,16 @@ class Training:
             self.learn_from(crops.image, crops.label)
         self.finish()
 
+    @property
+    def _curve_file(self) -> Path:
+        return self.folder / "curve.jsonl"
+
+    def curve(self) -> list[dict[str, Any]]:
+        """The lines of the curve so far."""
+        if not self._curve_file.is_file():
+            return []
+        return [json.loads(line) for line in self._curve_file.read_text(encoding="utf-8").splitlines()]
+
     def start_clock(self) -> None:
         """Count seconds from now on."""
         self._last = self._saved = time.monotonic()
@@ -343,9 +353,9 @@ class Training:
         self.export(self.folder / "backbone.safetensors")
 
     def _resume(self) -> None:
-        file, curve = self.folder / "state.pt", self.folder / "curve.jsonl"
+        file = self.folder / "state.pt"
         if not file.is_file():
-            curve.unlink(missing_ok=True)
+            self._curve_file.unlink(missing_ok=True)
             return
         state = torch.load(file, map_location=self.device, weights_only=True)
         plan = asdict(self.plan)
@@ -357,13 +367,12 @@ class Training:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
-        lines = curve.read_text(encoding="utf-8").splitlines() if curve.is_file() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= self.step]
-        curve.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        kept = [line for line in self.curve() if line["step"] <= self.step]
+        self._curve_file.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
 
     def _note(self, values: dict[str, Any]) -> None:
         line = {"step": self.step, "crops": self.step * self.plan.batch, "seconds": round(self.seconds, 1), **values}
-        with open(self.folder / "curve.jsonl", "a", encoding="utf-8") as file:
+        with open(self._curve_file, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.log(line)
 

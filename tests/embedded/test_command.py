@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from anomalyclip_monai.cli import main
+from anomalyclip_monai.cli.train_embedded import ORGANS
+from anomalyclip_monai.embedded.sources import DOMAIN_OF
 from anomalyclip_monai.networks import load_backbone
 
 
@@ -29,6 +31,10 @@ def test_a_run_leaves_a_backbone_that_loads_and_its_record(data, tmp_path, capsy
     assert len(report["init_sha256"]) == len(report["weights_sha256"]) == 64
     load_backbone(out / "backbone.safetensors")
     assert "report.json: 1 steps of 16 crops" in capsys.readouterr().out
+
+
+def test_every_organ_can_be_left_out():
+    assert set(ORGANS) == set(DOMAIN_OF)
 
 
 def test_a_folder_without_data_is_refused(tmp_path, capsys):
