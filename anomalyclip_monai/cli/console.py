@@ -65,6 +65,12 @@ def add_slice_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="show the network only the part of a volume's slices that holds the body (default: the bundle's)",
     )
+    parser.add_argument(
+        "--fill-glare",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="of colour pictures fill the reflections before the network sees them (default: the bundle's)",
+    )
 
 
 @contextmanager

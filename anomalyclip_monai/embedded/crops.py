@@ -17,6 +17,7 @@ from anomalyclip_monai.embedded import anatomy, distractors, surfaces
 from anomalyclip_monai.embedded.framing import Framed, Plane, content_window, frame
 from anomalyclip_monai.embedded.lesions import Scene, add_lesion
 from anomalyclip_monai.embedded.sources import Picture, Subject
+from anomalyclip_monai.inferers.glare import fill_glare
 
 SURFACE = "surface"
 """The domain of :mod:`~anomalyclip_monai.embedded.surfaces`, which needs no subject."""
@@ -68,6 +69,9 @@ UNKNOWN = 255
 
 TINTED = 0.12
 """Share of the grey crops that are shown in colours, so that colour alone is nothing new."""
+
+GLARE_FILLED = 0.75
+"""Share of the crops of endoscopy and surfaces whose reflections are filled, as the product fills them by default."""
 
 MAX_BLACK = 0.06
 """Display values below this, connected to the border of an endoscopy frame, are its frame."""
@@ -134,6 +138,10 @@ class Crops(Dataset[Crop]):
         domain = domain or str(rng.choice(self.domains, p=self.shares))
         image, label = self._surface(rng, lesion) if domain == SURFACE else self._organ(domain, rng, lesion)
         image, label = _finish(image, label, domain, rng)
+        if domain in ("colonoscopy", SURFACE) and rng.random() < GLARE_FILLED:
+            image, before = _without_glare(image), image
+            if domain == SURFACE:  # a filled spot on a polyp is polyp still, a small white stain may have gone
+                label[(np.abs(image - before).max(axis=2) > 0.1) & (label == 1)] = UNKNOWN
         pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
         shown = np.broadcast_to(pixels, (3, *label.shape)).copy()
         return Crop(torch.from_numpy(shown), torch.from_numpy(label), domain)
@@ -177,6 +185,10 @@ def _marked(label: NDArray[np.uint8], extent: Plane) -> NDArray[np.uint8]:
     label[(extent > 0.15) & (label == 0)] = UNKNOWN
     label[extent > 0.5] = 1
     return label
+
+
+def _without_glare(image: Plane) -> Plane:
+    return fill_glare(torch.from_numpy(image.transpose(2, 0, 1))[None])[0].numpy().transpose(1, 2, 0)
 
 
 def _normalised(values: Sequence[float]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from anomalyclip_monai.embedded.crops import UNKNOWN, Crops
 from anomalyclip_monai.embedded.framing import squash
 from anomalyclip_monai.embedded.sources import Picture, Subject
 from anomalyclip_monai.inferers.body import body_window
+from anomalyclip_monai.inferers.glare import fill_glare
 from anomalyclip_monai.metrics import auroc, is_defined
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.similarity import top_fraction_mean
@@ -59,7 +60,8 @@ def held_out_cases(subjects: Sequence[Subject], size: int = 192, *, synthetic: i
             if picture.empty:
                 continue
             framed = squash(picture, size, window)
-            image = (np.broadcast_to(framed.image, (size, size, 3)) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
+            shown = torch.from_numpy(np.broadcast_to(framed.image, (size, size, 3)).transpose(2, 0, 1).copy())
+            image = (fill_glare(shown[None])[0] * 255 + 0.5).byte().numpy()
             label = np.where(framed.unknown, UNKNOWN, framed.lesion > 0.5).astype(np.uint8)
             cases.append(Case(subject.domain, np.ascontiguousarray(image), label, seen / size**2))
     heads = [subject for subject in subjects if subject.domain == "mr_brain" and not subject.diseased]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from anomalyclip_monai.data.geometry import SliceAxis, SliceView, plane_distance, resolve_slice_axis, spacing
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.inferers.body import body_window
+from anomalyclip_monai.inferers.glare import fill_glare
 from anomalyclip_monai.inferers.planes import Axes, parse_axes, resolve_axes
 from anomalyclip_monai.networks.similarity import smooth_last_axis, top_fraction_mean
 
@@ -62,6 +63,8 @@ class SliceAnomalyInferer(Inferer):
         crop: show the network of what has a physical size only the part of the slices that holds the body, see
             :func:`~anomalyclip_monai.inferers.body.body_window`. Outside of it the heatmap is 0; a
             network's own score is of that part.
+        fill_glare: fill the reflections of colour pictures before the network sees them, see
+            :func:`~anomalyclip_monai.inferers.glare.fill_glare`.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class SliceAnomalyInferer(Inferer):
         axes: Axes = 1,
         mirror: bool = False,
         crop: bool = False,
+        fill_glare: bool = False,
     ) -> None:
         super().__init__()
         if slice_batch < 1:
@@ -94,6 +98,7 @@ class SliceAnomalyInferer(Inferer):
         self.axes = parse_axes(axes)
         self.mirror = mirror
         self.crop = crop
+        self.fill_glare = fill_glare
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """(B, C, X, Y, Z) -> (B, 1, X, Y, Z), see the class.
@@ -219,7 +224,8 @@ class SliceAnomalyInferer(Inferer):
             batch = max(1, self.slice_batch >> halvings)
             chunk = todo[done : done + batch]
             try:
-                images = view.flip(slices[chunk].to(device, torch.float32))
+                images = slices[chunk].float()
+                images = view.flip((fill_glare(images) if self.fill_glare else images).to(device))
                 with self._autocast(device):
                     score, anomaly_map = _score_and_map(network, images, mirror, *args, **kwargs)
                 anomaly_map = view.flip(anomaly_map.float()).to(maps.device)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from anomalyclip_monai.embedded import crops as drawing
 from anomalyclip_monai.embedded.crops import BESIDE_REAL, SHARES, SURFACE, SYNTHETIC, UNKNOWN, Crops
 
 
@@ -79,3 +80,21 @@ def test_the_black_frame_of_an_endoscope_is_left_out(subjects):
     crops = Crops(frames, size=64)
     left_out = [(crops[index].label == UNKNOWN).float().mean() for index in range(8)]
     assert np.mean(left_out) > 0.1
+
+
+@pytest.mark.parametrize("domain", ["colonoscopy", SURFACE])
+def test_reflections_are_filled_and_what_of_damage_went_with_them_is_left_out(subjects, monkeypatch, domain):
+    def drawn(share):
+        monkeypatch.setattr(drawing, "GLARE_FILLED", share)
+        return [Crops(subjects, size=64).draw(np.random.default_rng(seed), domain, lesion=True) for seed in range(40)]
+
+    changed = left_out = 0
+    for as_it_is, filled in zip(drawn(0.0), drawn(1.0), strict=True):
+        there = (as_it_is.image.int() - filled.image.int()).abs().amax(dim=0) > 0
+        other = as_it_is.label != filled.label
+        changed, left_out = changed + int(there.any()), left_out + int(other.sum())
+        assert not (other & ~there).any()
+        assert set(filled.label[other].tolist()) <= {UNKNOWN}
+        assert (as_it_is.label[other] == 1).all()
+    assert changed > 3
+    assert (left_out > 0) == (domain == SURFACE)

@@ -58,7 +58,7 @@ class Protocol:
             image_score: kind of image score of the network, see ``networks.ScoreKind``.
             threshold: value or values and origin of the fixed threshold.
             options: of the bundle, for volumes: ``slice_axis``, ``axes``, ``smooth_mm``, ``smooth_slices``,
-                ``crop``, ``empty_below``; of all: ``mirror``.
+                ``crop``, ``empty_below``; of photos: ``fill_glare``; of all: ``mirror``.
         """
         score = {
             "class_token": "the probability of the class token",
@@ -85,6 +85,7 @@ class Protocol:
                 f"components at {len(THRESHOLDS)} thresholds from {max(THRESHOLDS):g} to {min(THRESHOLDS):g}, a hit if "
                 f"at least {MIN_INSIDE:.0%} of the component is lesion; fixed threshold {threshold}."
             )
+        glare = "; reflections in colour pictures filled" if options.get("fill_glare") else ""
         if self.name == "paper":
             grid = (
                 f"Photos squashed to {PAPER_SIZE} x {PAPER_SIZE} (bicubic, antialias) before the network, masks "
@@ -95,8 +96,8 @@ class Protocol:
             grid = "Maps and masks on the photo's own grid"
             pro = "PRO: every distinct score a threshold, interpolated at FPR 0.3 and divided by it"
         return (
-            f"{grid}{mirrored}; image score: {score}; pixels pooled per class, measures then averaged over classes; "
-            f"{pro}; lit field: mean of channels above 20 of 255; Dice at the fixed threshold {threshold} and "
+            f"{grid}{glare}{mirrored}; image score: {score}; pixels pooled per class, measures then averaged over "
+            f"classes; {pro}; lit field: mean of channels above 20 of 255; Dice at the fixed threshold {threshold} and "
             "pointing: mean over images with a lesion."
         )
 
