@@ -31,7 +31,7 @@ SliceProgress = Callable[[int, int], None]
 def localize(
     image: Any,
     *,
-    model: str = "tiny",
+    model: str = resources.DEFAULT_BUNDLE,
     preset: str = "auto",
     device: str = "auto",
     roi: Any = None,
@@ -68,7 +68,7 @@ def localize(
 def localize_many(
     inputs: PathLike | Sequence[PathLike],
     *,
-    model: str = "tiny",
+    model: str = resources.DEFAULT_BUNDLE,
     preset: str = "auto",
     device: str = "auto",
     roi: PathLike | None = None,
@@ -103,7 +103,7 @@ def calibrate(
     inputs: PathLike | Sequence[PathLike],
     wanted: Wanted | None = None,
     *,
-    model: str = "tiny",
+    model: str = resources.DEFAULT_BUNDLE,
     preset: str = "auto",
     device: str = "auto",
     progress: SliceProgress | None = None,
@@ -139,7 +139,7 @@ def calibrate(
         return calibrator.fit(pipeline.conditions)
 
 
-def load_model(model: str = "tiny", *, device: str = "cpu", **choice: Any) -> AnomalyCLIP:
+def load_model(model: str = resources.DEFAULT_BUNDLE, *, device: str = "cpu", **choice: Any) -> AnomalyCLIP:
     """A network with learned prompts and cached text features, in evaluation mode.
 
     Args:
@@ -166,7 +166,9 @@ class Pipeline:
     OPTIONS = ("threshold", "min_volume", *SLICE_OPTIONS, "volume", "per_slice")
     CHOICE = CHOICE
 
-    def __init__(self, model: str = "tiny", *, preset: str = "auto", device: str = "auto", **options: Any) -> None:
+    def __init__(
+        self, model: str = resources.DEFAULT_BUNDLE, *, preset: str = "auto", device: str = "auto", **options: Any
+    ) -> None:
         known = (*self.OPTIONS, *self.CHOICE)
         if unknown := sorted(set(options) - set(known)):
             raise TypeError(f"unknown options {', '.join(unknown)}; known are {', '.join(known)}")

@@ -20,6 +20,9 @@ _PACKAGE = Path(__file__).resolve().parent
 
 BUNDLE_PREFIX = "anomalyclip_"
 
+DEFAULT_BUNDLE = "tiny"
+"""The bundle of every command and function that is not told another."""
+
 BACKBONES = ("backbone.safetensors", "open_clip_model.safetensors", "ViT-L-14-336px.pt")
 """Names under which the weights of a backbone are looked for, the preferred one first."""
 

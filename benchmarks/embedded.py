@@ -474,7 +474,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoints", type=int, default=3, metavar="N", help="the last N (default: %(default)s)")
     parser.add_argument("--dicom", type=Path, metavar="FOLDER", help="CT/ and MR_T1/ with image/ and mask/RS.dcm")
     parser.add_argument("--shipped", action="store_true", help="the bundle's own weights beside those of --model")
-    parser.add_argument("--bundle", default="tiny", help="name or folder of the bundle (default: %(default)s)")
+    parser.add_argument(
+        "--bundle", default=resources.DEFAULT_BUNDLE, help="name or folder of the bundle (default: %(default)s)"
+    )
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="for intervals (default: %(default)s)")
     parser.add_argument("--limit", type=int, metavar="N", help="only N samples of each set, for a trial")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")

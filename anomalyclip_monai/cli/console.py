@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ EXIT_INTERRUPTED = 130
 def add_model_options(parser: argparse.ArgumentParser, *, learned: bool = True) -> None:
     """Options of every command that runs a model; ``learned``: with prompts that exist already."""
     network = parser.add_mutually_exclusive_group()
-    network.add_argument("--model", default="tiny", help="name or folder of a bundle (default: %(default)s)")
+    network.add_argument(
+        "--model",
+        default=resources.DEFAULT_BUNDLE,
+        help="name or folder of a bundle (default: %(default)s)",
+    )
     network.add_argument("--backbone", metavar="NAME", help="another CLIP by its name in open_clip, with --prompts")
     parser.add_argument("--pretrained", metavar="TAG", help="open_clip's tag of the backbone's weights")
     parser.add_argument("--weights", metavar="FILE", help="the backbone's weights, in the place of published ones")

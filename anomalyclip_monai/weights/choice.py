@@ -65,7 +65,7 @@ class ModelChoice:
 
 
 def choose_model(
-    model: str = "tiny",
+    model: str = resources.DEFAULT_BUNDLE,
     *,
     prompts: PathLike | None = None,
     precision: str | None = None,
