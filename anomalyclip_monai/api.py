@@ -51,8 +51,8 @@ def localize(
         series: Series Number or Series Instance UID, to choose among the DICOM series of a folder.
         progress: called with (slices done, slices in all).
         **options: ``threshold``, ``min_volume``, ``slice_axis``, ``axes``, ``slice_batch``, ``smooth_mm``,
-            ``smooth_slices``, ``mirror``, ``crop``, ``volume``, ``per_slice``, as in the bundle's configuration; and
-            ``prompts``, ``precision``, ``backbone``, ``pretrained``, ``weights`` as in
+            ``smooth_slices``, ``mirror``, ``crop``, ``fill_glare``, ``volume``, ``per_slice``, as in the bundle's
+            configuration; and ``prompts``, ``precision``, ``backbone``, ``pretrained``, ``weights`` as in
             :func:`~anomalyclip_monai.weights.choice.choose_model`. ``axes`` is ``auto`` (three planes of volumes whose
             pixels allow it, else one), a number of planes or a list of them.
 
