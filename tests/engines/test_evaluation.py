@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from anomalyclip_monai.data import CaseDataset, collate_cases
 from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator
 from anomalyclip_monai.engines.evaluation import evaluator as engine
+from anomalyclip_monai.engines.evaluation.protocols import Protocol
 from anomalyclip_monai.engines.evaluation.report import threshold_text
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
@@ -413,6 +414,16 @@ def test_each_volume_is_measured_at_the_threshold_of_its_axes(volumes, tmp_path)
 )
 def test_the_fixed_threshold_in_words(thresholds: dict[int, Threshold], text: str) -> None:
     assert threshold_text(thresholds) == text
+
+
+def test_the_protocol_of_photos_says_what_the_network_was_shown():
+    def text(**options: bool) -> str:
+        return Protocol("native").text(image_score="map_top2", threshold="none", options=options)
+
+    assert text(fill_glare=True, mirror=True).startswith(
+        "Maps and masks on the photo's own grid; reflections in colour pictures filled, mean of the picture and its"
+    )
+    assert "reflections" not in text(fill_glare=False)
 
 
 def test_healthy_volumes_count_false_alarms(volumes, tmp_path):
