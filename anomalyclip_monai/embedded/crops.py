@@ -71,7 +71,7 @@ TINTED = 0.12
 """Share of the grey crops that are shown in colours, so that colour alone is nothing new."""
 
 GLARE_FILLED = 0.75
-"""Share of the crops of endoscopy and surfaces whose reflections are filled, as the product fills them by default."""
+"""Share of the crops of endoscopy and surfaces whose reflections are filled, as ``fill_glare`` does it in use."""
 
 MAX_BLACK = 0.06
 """Display values below this, connected to the border of an endoscopy frame, are its frame."""

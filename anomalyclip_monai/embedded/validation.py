@@ -46,7 +46,7 @@ class Case:
 
 
 def held_out_cases(subjects: Sequence[Subject], size: int = 192, *, synthetic: int = SYNTHETIC_CROPS) -> list[Case]:
-    """All slices of the held-out subjects, and synthetic lesions in the held-out head."""
+    """All slices of the held-out subjects, their reflections filled, and synthetic lesions in the held-out head."""
     cases: list[Case] = []
     for subject in subjects:
         if subject.image.shape[2] == 1 and sum(case.group == subject.domain for case in cases) >= PHOTOS:

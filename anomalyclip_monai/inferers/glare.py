@@ -14,6 +14,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalyclip_monai.networks.similarity import gaussian_smooth
+
 SIDE = 320
 """Longer side in pixels of the copy of a picture in which spots are sought; lengths below are pixels of it."""
 
@@ -70,7 +72,7 @@ def _filled(picture: Tensor) -> Tensor:
     lit = highest > DARK
     if not lit.any() or (highest - lowest)[lit].mean() <= COLOURED:
         return picture
-    spots = glare_spots(image)
+    spots = _spots(lowest, lit)
     if not spots.any():
         return picture
     share, fill = (
@@ -80,12 +82,11 @@ def _filled(picture: Tensor) -> Tensor:
     return picture + share * (fill - picture)
 
 
-def glare_spots(image: Tensor) -> Tensor:
-    """-> (H, W) bool, where a colour picture (3, H, W) of about ``SIDE`` pixels shows reflections."""
-    white = image.amin(dim=0, keepdim=True)
-    surroundings, _ = _mean(white, image.amax(dim=0) > DARK, SURROUNDINGS)
-    bright = ((white > WHITE) & (white - surroundings > CONTRAST))[0].numpy()
-    pieces, _ = ndimage.label(ndimage.binary_dilation(bright, iterations=GROWN))
+def _spots(white: Tensor, lit: Tensor) -> Tensor:
+    """-> (H, W) bool, where there are reflections, from the darkest channel and where it is not dark."""
+    surroundings, _ = _mean(white[None], lit, SURROUNDINGS)
+    bright = (white > WHITE) & (white - surroundings[0] > CONTRAST)
+    pieces, _ = ndimage.label(ndimage.binary_dilation(bright.numpy(), iterations=GROWN))
     sizes = np.bincount(pieces.ravel())
     return torch.from_numpy((pieces > 0) & (sizes[pieces] <= LARGEST * pieces.size))
 
@@ -116,7 +117,6 @@ def _mean(channels: Tensor, counted: Tensor, sigma: float) -> tuple[Tensor, Tens
     """
     weighted = torch.cat([channels * counted, counted[None].to(channels)])[None]
     size = [max(1, round(length * 2 / sigma)) for length in counted.shape]
-    coarse = F.interpolate(weighted, size, mode="area")[0].numpy()
-    smooth = torch.from_numpy(ndimage.gaussian_filter(coarse, (0, 2, 2)))[None]
+    smooth = gaussian_smooth(F.interpolate(weighted, size, mode="area"), 2.0)
     *sums, share = F.interpolate(smooth, counted.shape, mode="bilinear", align_corners=False)[0]
     return torch.stack(sums) / share.clamp_min(1e-6), share

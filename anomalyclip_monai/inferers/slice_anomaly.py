@@ -224,8 +224,8 @@ class SliceAnomalyInferer(Inferer):
             batch = max(1, self.slice_batch >> halvings)
             chunk = todo[done : done + batch]
             try:
-                images = slices[chunk].float()
-                images = view.flip((fill_glare(images) if self.fill_glare else images).to(device))
+                shown = fill_glare(slices[chunk]) if self.fill_glare else slices[chunk]
+                images = view.flip(shown.to(device, torch.float32))
                 with self._autocast(device):
                     score, anomaly_map = _score_and_map(network, images, mirror, *args, **kwargs)
                 anomaly_map = view.flip(anomaly_map.float()).to(maps.device)
