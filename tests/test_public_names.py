@@ -28,6 +28,7 @@ def test_public_names():
         assert getattr(anomalyclip_monai, name) is not None
     assert networks.__all__ == [
         "AnomalyCLIP",
+        "AnomalyCLIPEnsemble",
         "HandWrittenCLIP",
         "clip_from_state_dict",
         "load_backbone",

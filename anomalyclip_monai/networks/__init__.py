@@ -8,10 +8,12 @@ from anomalyclip_monai.networks.checkpoints import (
     prompts_from_authors,
     read_state_dict,
 )
+from anomalyclip_monai.networks.ensemble import AnomalyCLIPEnsemble
 from anomalyclip_monai.networks.hand_written import HandWrittenCLIP
 
 __all__ = [
     "AnomalyCLIP",
+    "AnomalyCLIPEnsemble",
     "HandWrittenCLIP",
     "clip_from_state_dict",
     "load_backbone",

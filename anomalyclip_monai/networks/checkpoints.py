@@ -28,12 +28,20 @@ StateDict = Mapping[str, Tensor]
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Floating point types of a tower in memory, by name."""
 
+IMAGE_SIDE = "visual."
+"""Begins the names of a CLIP's tensors that see the image."""
+
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Scalars that only OpenAI's own archives carry beside the weights."""
 
 
 def load_backbone(
-    weights: PathLike, config: PathLike | None = None, *, pretrained: str | None = None, precision: str = "fp32"
+    weights: PathLike,
+    config: PathLike | None = None,
+    *,
+    text: PathLike | None = None,
+    pretrained: str | None = None,
+    precision: str = "fp32",
 ) -> nn.Module:
     """Build a CLIP from a weights file and its description.
 
@@ -45,6 +53,7 @@ def load_backbone(
         config: name of an open_clip model, whose activation is corrected as in :func:`named_config`; or a JSON file
             in the form of open_clip's ``open_clip_config.json``, by default the one beside the weights. A section
             ``stem`` replaces ``visual.conv1`` by a :class:`ConvolutionalStem`, whose batch norms are folded in fp32.
+        text: a second file, whose text side takes the place of that of ``weights``, which may have the image side only.
         pretrained: open_clip's tag of these weights, where ``config`` is a name.
         precision: of the tower in memory: ``fp32``, ``bf16`` or ``fp16``.
 
@@ -55,6 +64,8 @@ def load_backbone(
     weights = Path(weights)
     dtype = floating_type(precision)
     state = read_state_dict(weights)
+    if text is not None:
+        state = with_text_side(state, read_state_dict(text))
     if isinstance(config, str) and open_clip.get_model_config(config) is not None:
         description = named_config(config, pretrained)
     else:
@@ -66,6 +77,14 @@ def load_backbone(
     if description.get("stem") and dtype == torch.float32:
         clip.visual.conv1.fold()
     return clip
+
+
+def with_text_side(image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The image side of one CLIP with the text side of another, both under open_clip's names."""
+    return {
+        **{key: value for key, value in text.items() if not key.startswith(IMAGE_SIDE)},
+        **{key: value for key, value in image.items() if key.startswith(IMAGE_SIDE)},
+    }
 
 
 def floating_type(precision: str) -> torch.dtype:
