@@ -19,6 +19,9 @@ def add(commands: Commands) -> None:
     )
     average.add_argument("files", type=Path, nargs="+", metavar="BACKBONE", help="backbone.safetensors of trainings")
     average.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the mean")
+    average.add_argument(
+        "--image-side", action="store_true", help="leave out the text side, for the second network of an ensemble"
+    )
     average.set_defaults(run=run)
 
 
@@ -27,8 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     import safetensors.torch
 
     from anomalyclip_monai.embedded.average import mean_weights
+    from anomalyclip_monai.networks.checkpoints import IMAGE_SIDE
 
     mean = mean_weights(arguments.files)
+    if arguments.image_side:
+        mean = {key: value for key, value in mean.items() if key.startswith(IMAGE_SIDE)}
     safetensors.torch.save_file({key: value.contiguous() for key, value in mean.items()}, arguments.output)
     say(f"mean of {len(arguments.files)}: {arguments.output}")
     return EXIT_DONE

@@ -29,6 +29,9 @@ def add(commands: Commands) -> None:
         help="name or folder of the bundle to train (default: %(default)s)",
     )
     train.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="side of the squares, a multiple of 32 (default: the bundle's)"
+    )
+    train.add_argument(
         "--seed",
         type=int,
         nargs="+",
@@ -98,9 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
             if not arguments.quiet:
                 say(_sentence(line) if len(plans) == 1 else f"{name}: {_sentence(line)}")
 
-        network = starting_network(plan.init, bundle=plan.model, seed=plan.seed).to(device)
+        network = starting_network(plan.init, bundle=plan.model, seed=plan.seed, image_size=plan.image_size)
         folder = out if len(plans) == 1 else out / name
-        return Training(network, without(subjects, plan.leave_out), plan, folder, log=tell)
+        return Training(network.to(device), without(subjects, plan.leave_out), plan, folder, log=tell)
 
     trainings = [begin(plan) for plan in plans]
     first = trainings[0]
@@ -124,6 +127,7 @@ def _plan(arguments: argparse.Namespace, seed: int, leave_out: str | None) -> Pl
     init = arguments.init or ("imagenet" if arguments.leave_out or arguments.also_leave_out else "bundle")
     options = {
         "model": arguments.model,
+        "image_size": arguments.image_size,
         "leave_out": leave_out,
         "seed": seed,
         "minutes": arguments.minutes,

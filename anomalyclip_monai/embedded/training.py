@@ -81,6 +81,7 @@ class Plan:
 
     init: str = "bundle"
     model: str = resources.DEFAULT_BUNDLE
+    image_size: int | None = None
     leave_out: str | None = None
     crops: int = 60_000
     minutes: float | None = None

@@ -26,6 +26,12 @@ def test_the_mean_of_three(write, tmp_path):
     assert mean["steps"].tolist() == [7]
 
 
+def test_the_image_side_alone(write, tmp_path):
+    file = write("a.safetensors", **{"visual.proj": torch.ones(2), "text_projection": torch.ones(3)})
+    assert main(["average-backbones", file, "--image-side", "-o", str(tmp_path / "image.safetensors")]) == 0
+    assert list(load_file(tmp_path / "image.safetensors")) == ["visual.proj"]
+
+
 def test_other_sizes_are_refused(write, tmp_path, capsys):
     files = [write("a.safetensors", weight=torch.zeros(2)), write("b.safetensors", weight=torch.zeros(3))]
     assert main(["average-backbones", *files, "-o", str(tmp_path / "mean.safetensors")]) == 2
