@@ -52,7 +52,7 @@ def localize(
         progress: called with (slices done, slices in all).
         **options: ``threshold``, ``min_volume``, ``slice_axis``, ``axes``, ``slice_batch``, ``smooth_mm``,
             ``smooth_slices``, ``mirror``, ``crop``, ``fill_glare``, ``volume``, ``per_slice``, as in the bundle's
-            configuration; and ``prompts``, ``precision``, ``backbone``, ``pretrained``, ``weights`` as in
+            configuration; and ``prompts``, ``precision``, ``backbone``, ``pretrained``, ``weights``, ``fast`` as in
             :func:`~anomalyclip_monai.weights.choice.choose_model`. ``axes`` is ``auto`` (three planes of volumes whose
             pixels allow it, else one), a number of planes or a list of them.
 

@@ -26,6 +26,9 @@ DEFAULT_BUNDLE = "tiny"
 BACKBONES = ("backbone.safetensors", "open_clip_model.safetensors", "ViT-L-14-336px.pt")
 """Names under which the weights of a backbone are looked for, the preferred one first."""
 
+OTHER_ENCODER = "image_encoder.safetensors"
+"""Name of the image side of a further network of an ensemble."""
+
 DEFAULT_PROMPTS = "visa"
 """Of the published prompts: re-runs by others found them stronger on most medical sets."""
 
@@ -104,6 +107,11 @@ def backbone_file(bundle: PathLike) -> Path:
     if found is None:
         raise _missing("the backbone is missing", root, BACKBONES[0])
     return found
+
+
+def other_encoders(bundle: PathLike) -> list[Path]:
+    """Image sides of the further networks of a bundle's ensemble, one in each folder below ``models``."""
+    return sorted((Path(bundle) / "models").glob(f"*/{OTHER_ENCODER}"))
 
 
 def prompts_file(bundle: PathLike, prompts: PathLike | None = None) -> Path:
@@ -202,18 +210,25 @@ def _sha256(path: Path, _size: int, _modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(bundle: PathLike, prompts: PathLike | None = None, weights: PathLike | None = None) -> dict[str, str]:
+def fingerprint(
+    bundle: PathLike, prompts: PathLike | None = None, weights: PathLike | None = None, *, fast: bool = False
+) -> dict[str, str]:
     """``{"bundle", "weights_sha256"}`` and :func:`prompts_fingerprint` of a bundle's files; what is absent is left out.
+
+    Further networks of an ensemble are named by their folder, as in ``weights_320_sha256``.
 
     Args:
         bundle: the bundle's folder.
         prompts: see :func:`prompts_file`.
         weights: of another backbone, in the place of the bundle's.
+        fast: whether the first network of an ensemble runs alone.
     """
     root = Path(bundle)
     found = {"bundle": root.name}
     with contextlib.suppress(WeightsError, FileNotFoundError):
         found["weights_sha256"] = sha256(Path(weights) if weights else backbone_file(root))
+    if not fast:
+        found |= {f"weights_{path.parent.name}_sha256": sha256(path) for path in other_encoders(root)}
     with contextlib.suppress(WeightsError, FileNotFoundError):
         found |= prompts_fingerprint(prompts_file(root, prompts))
     return found

@@ -1,19 +1,23 @@
 """The table by which the embedded model is judged: every set below a folder, measured by ``anomalyclip evaluate``.
 
     python benchmarks/embedded.py DEV -o OUT [--dicom FOLDER]
-    python benchmarks/embedded.py DEV -o OUT --model SEED0_RUN SEED1_RUN --left-out brain_mr=RUN colonoscopy=RUN
+    python benchmarks/embedded.py DEV -o OUT --model SEED0_RUN SEED1_RUN --beside OTHER0_RUN OTHER1_RUN
+    python benchmarks/embedded.py DEV -o OUT --left-out brain_mr=RUN colonoscopy=RUN
 
 DEV holds the sets under their names (docs/datasets.md); one that is not there leaves its rows out. A RUN is a folder of
 ``anomalyclip train-embedded``. The number of a seed is the mean over its last checkpoints, measured one by one. The
-interval belongs to the one file that is shipped: ``backbone.safetensors`` of the first run, without ``--model`` the
-bundle's own. OUT gets ``table.md``, ``table.json`` with every single value, and the reports. What has a report of the
-same weights, settings and files there is not measured again.
+interval belongs to what is shipped: ``backbone.safetensors`` of the first run, without ``--model`` the bundle's own.
+Of an ensemble ``--beside`` names the trainings of the second network, one for each seed, whose checkpoints run beside
+those of the first; without it the bundle's own does, and with ``--fast`` none. Where an organ was left out the first
+network runs alone. OUT gets ``table.md``, ``table.json`` with every single value, and the reports. What has a report of
+the same weights, settings and files there is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -39,7 +43,7 @@ from anomalyclip_monai.data.cases import the_case
 from anomalyclip_monai.engines.evaluation import bundle_evaluator
 from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError, UsageError
-from anomalyclip_monai.weights.choice import choose_model
+from anomalyclip_monai.weights.choice import ModelChoice, choose_model
 
 Report: TypeAlias = Mapping[str, Any]
 """Content of a ``report.json``."""
@@ -111,6 +115,70 @@ class Run:
     def finished(self) -> bool:
         """Whether the training came to its end."""
         return (self.folder / "report.json").is_file()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is measured in a bundle's place: weights of its first network, and of the second if it has one.
+
+    Attributes:
+        name: in the log and as the key of a checkpoint.
+        first: file of a whole CLIP.
+        second: file with the image side of the second network; None where the first runs alone.
+    """
+
+    name: str
+    first: Path
+    second: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """One or both."""
+        return (self.first,) if self.second is None else (self.first, self.second)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the content of all files; of a single one its own."""
+        hashes = [resources.sha256(file) for file in self.files]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What one seed means: a training, and beside it one of the second network or the file that a bundle has."""
+
+    run: Run
+    beside: Run | Path | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the trainings."""
+        return f"{self.run.name} + {self.beside.name}" if isinstance(self.beside, Run) else self.run.name
+
+    @property
+    def final(self) -> Weights:
+        """The means of the checkpoints."""
+        second = self.beside.final if isinstance(self.beside, Run) else self.beside
+        return Weights(f"{self.name}, weights averaged", self.run.final, second)
+
+    @property
+    def checkpoints(self) -> list[Weights]:
+        """The last ones of the training, those of both in step where there are two."""
+        count = len(self.run.checkpoints)
+        second: Sequence[Path | None]
+        if isinstance(self.beside, Run):
+            second = self.beside.checkpoints
+            if len(second) != count:
+                what = f"{len(second)} checkpoints stand beside {count}"
+                raise NoInputError("E_RUN", what, self.beside.folder, "give runs with as many, or fewer --checkpoints")
+        else:
+            second = [self.beside] * count
+        return [Weights(f.stem, f, s) for f, s in zip(self.run.checkpoints, second, strict=True)]
+
+    @property
+    def runs(self) -> list[Run]:
+        """One or both trainings."""
+        return [self.run, *([self.beside] if isinstance(self.beside, Run) else [])]
 
 
 @dataclass
@@ -210,13 +278,16 @@ def write_if_new(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def bundle_with(weights: Path, bundle: Path) -> Iterator[Path]:
-    """A copy of a bundle whose backbone has other weights."""
+def bundle_with(weights: Weights, bundle: Path) -> Iterator[ModelChoice]:
+    """A copy of a bundle whose networks have other weights; the first runs alone where there are none for a second."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / bundle.name
-        shutil.copytree(bundle, root, ignore=shutil.ignore_patterns(*resources.BACKBONES))
-        shutil.copyfile(weights, root / "models" / resources.BACKBONES[0])
-        yield root
+        shutil.copytree(bundle, root, ignore=shutil.ignore_patterns(*resources.BACKBONES, resources.OTHER_ENCODER))
+        shutil.copyfile(weights.first, root / "models" / resources.BACKBONES[0])
+        for own in resources.other_encoders(bundle) if weights.second else []:
+            shutil.copyfile(weights.second, root / own.relative_to(bundle))
+        choice = choose_model(str(root))
+        yield choice if weights.second else choice.first_network()
 
 
 class Judge:
@@ -237,34 +308,36 @@ class Judge:
         self.seconds = 0.0
         self._done: dict[tuple[str, str], Report] = {}
 
-    def whole(self, weights: Path, bootstrap: int) -> Reports:
+    def whole(self, weights: Weights, bootstrap: int) -> Reports:
         """With baselines and intervals."""
         return self._measure(weights, self.parts, {"bootstrap": bootstrap})
 
-    def values(self, weights: Path, names: Sequence[str] = tuple(MEASURES)) -> Reports:
+    def values(self, weights: Weights, names: Sequence[str] = tuple(MEASURES)) -> Reports:
         """The model's values alone, on the sets with these names."""
         parts = [part for part in self.parts if part.name in names]
         return self._measure(weights, parts, {"bootstrap": 0, "methods": [MODEL]})
 
-    def _measure(self, weights: Path, parts: Sequence[Part], options: Mapping[str, Any]) -> dict[str, Report]:
-        digest = resources.sha256(weights)
-        with bundle_with(weights, self.bundle) as root:
+    def _measure(self, weights: Weights, parts: Sequence[Part], options: Mapping[str, Any]) -> dict[str, Report]:
+        digest = weights.digest
+        with bundle_with(weights, self.bundle) as choice:
             for part in parts:
                 if (digest, part.name) not in self._done:
                     folder = self.out / "reports" / digest[:16] / part.name
-                    report, seconds = evaluate(part, root, folder, {**self.options, **options})
+                    report, seconds = evaluate(part, choice, folder, {**self.options, **options})
                     self.seconds += seconds
                     self._done[digest, part.name] = report
                     took = f"{seconds:.1f} s" if seconds else "there already"
-                    print(f"{weights.parent.name}/{weights.stem}, {part.title}: {took}", file=sys.stderr, flush=True)
+                    print(
+                        f"{weights.first.parent.name}/{weights.name}, {part.title}: {took}", file=sys.stderr, flush=True
+                    )
         return {part.name: self._done[digest, part.name] for part in parts}
 
 
-def evaluate(part: Part, bundle: Path, out: Path, options: Mapping[str, Any]) -> tuple[Report, float]:
+def evaluate(part: Part, choice: ModelChoice, out: Path, options: Mapping[str, Any]) -> tuple[Report, float]:
     """What ``anomalyclip evaluate`` says of a set, and the seconds that took; 0 if it was there."""
     started = time.monotonic()
     given = {"dataset_name": part.dataset, "dataset_dir": str(part.path), "output_dir": str(out), **options}
-    evaluator = bundle_evaluator(choose_model(str(bundle)), given)
+    evaluator = bundle_evaluator(choice, given)
     if (finished := evaluator.evaluation.finished()) is not None:
         return finished, 0.0
     try:
@@ -276,17 +349,23 @@ def evaluate(part: Part, bundle: Path, out: Path, options: Mapping[str, Any]) ->
 
 
 def measure_all(
-    judge: Judge, first: Path, shipped: Path | None, runs: Sequence[Run], left_out: Mapping[str, Run], bootstrap: int
+    judge: Judge,
+    first: Weights,
+    shipped: Weights | None,
+    seeds: Sequence[Seed],
+    left_out: Mapping[str, Seed],
+    bootstrap: int,
 ) -> Measured:
     """Everything that the table needs; weights with intervals come first, so that none are measured twice."""
     found = Measured()
     found.whole["final"] = judge.whole(first, bootstrap)
     if shipped is not None:
         found.whole["shipped"] = judge.whole(shipped, bootstrap)
-    for run in runs:
-        found.seeds[run.name] = {file.stem: judge.values(file) for file in run.checkpoints}
-    for organ, run in left_out.items():
-        found.left_out[organ] = {file.stem: judge.values(file, MEASURED_BY[organ]) for file in run.checkpoints}
+    for seed in seeds:
+        found.seeds[seed.name] = {weights.name: judge.values(weights) for weights in seed.checkpoints}
+    for organ, seed in left_out.items():
+        names = MEASURED_BY[organ]
+        found.left_out[organ] = {weights.name: judge.values(weights, names) for weights in seed.checkpoints}
     return found
 
 
@@ -432,17 +511,19 @@ def notes_on_runs(runs: Sequence[Run], count: int) -> Iterator[str]:
             yield f"{run.name}: {len(run.checkpoints)} checkpoints only."
 
 
-def models_of(runs: Sequence[Run], left_out: Mapping[str, Run], first: Path, shipped: Path | None) -> dict[str, Any]:
+def models_of(
+    seeds: Sequence[Seed], left_out: Mapping[str, Seed], first: Weights, shipped: Weights | None
+) -> dict[str, Any]:
     """File and hash of all weights."""
 
-    def described(files: Sequence[Path]) -> dict[str, str]:
-        return {str(file): resources.sha256(file) for file in files}
+    def described(weights: Sequence[Weights]) -> dict[str, str]:
+        return {str(file): resources.sha256(file) for both in weights for file in both.files}
 
     return {
         "final": described([first]),
         "shipped": described([shipped] if shipped else []),
-        "seeds": {run.name: described(run.checkpoints) for run in runs},
-        "left_out": {organ: described(run.checkpoints) for organ, run in left_out.items()},
+        "seeds": {seed.name: described(seed.checkpoints) for seed in seeds},
+        "left_out": {organ: described(seed.checkpoints) for organ, seed in left_out.items()},
     }
 
 
@@ -470,6 +551,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("data", type=Path, metavar="DEV")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     parser.add_argument("--model", type=Path, nargs="+", default=[], metavar="RUN", help="one training for each seed")
+    parser.add_argument(
+        "--beside", type=Path, nargs="+", default=[], metavar="RUN", help="of the second network, one for each --model"
+    )
+    parser.add_argument("--fast", action="store_true", help="the first network of an ensemble alone")
     parser.add_argument("--left-out", type=organ_and_run, nargs="+", default=[], metavar="ORGAN=RUN")
     parser.add_argument("--checkpoints", type=int, default=3, metavar="N", help="the last N (default: %(default)s)")
     parser.add_argument("--dicom", type=Path, metavar="FOLDER", help="CT/ and MR_T1/ with image/ and mask/RS.dcm")
@@ -483,19 +568,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.checkpoints < 1:
         parser.error("--checkpoints must be at least 1")
+    if chosen.beside and len(chosen.beside) != len(chosen.model):
+        parser.error("--beside needs as many runs as --model")
     return chosen
 
 
 def judge_model(arguments: argparse.Namespace) -> list[str]:
     """Measure, write the table; -> its lines."""
     bundle, out = resources.bundle_root(arguments.bundle), arguments.output
-    runs = find_runs(arguments.model, arguments.checkpoints)
-    left_out = {organ: find_run(folder, arguments.checkpoints, organ) for organ, folder in arguments.left_out}
-    if runs and not runs[0].final.is_file():
-        raise NoInputError("E_RUN", "no such file", runs[0].final, "let the training come to its end")
-    own = resources.backbone_file(bundle)
-    first, final = (runs[0].final, f"{runs[0].name}, weights averaged") if runs else (own, "as shipped")
-    shipped = own if runs and arguments.shipped else None
+    other = None if arguments.fast else next(iter(resources.other_encoders(bundle)), None)
+    if arguments.beside and other is None:
+        raise UsageError("E_OPTION", "there is no second network", bundle, "leave out --beside")
+    runs, beside = (find_runs(folders, arguments.checkpoints) for folders in (arguments.model, arguments.beside))
+    seeds = [Seed(run, second) for run, second in zip(runs, beside or [other] * len(runs), strict=True)]
+    left_out = {organ: Seed(find_run(folder, arguments.checkpoints, organ)) for organ, folder in arguments.left_out}
+    for file in seeds[0].final.files if seeds else ():
+        if not file.is_file():
+            raise NoInputError("E_RUN", "no such file", file, "let the training come to its end")
+    own = Weights("as shipped", resources.backbone_file(bundle), other)
+    first = seeds[0].final if seeds else own
+    shipped = own if seeds and arguments.shipped else None
     parts = find_parts(arguments.data, arguments.dicom, out)
     if not parts:
         raise UsageError("E_DATASET", "none of the sets of the table is there", arguments.data, "see docs/datasets.md")
@@ -503,11 +595,12 @@ def judge_model(arguments: argparse.Namespace) -> list[str]:
     if arguments.limit is not None:
         options["limit"] = arguments.limit
     judge = Judge(parts, bundle, out, options)
-    measured = measure_all(judge, first, shipped, runs, left_out, arguments.bootstrap)
+    measured = measure_all(judge, first, shipped, seeds, left_out, arguments.bootstrap)
     rows = rows_of(parts, measured)
-    notes = [*notes_of(parts, measured), *notes_on_runs([*runs, *left_out.values()], arguments.checkpoints)]
-    lines = [*markdown([cells_of(row, final) for row in rows]), "", *(f"- {note}" for note in notes)]
-    models = models_of(runs, left_out, first, shipped)
+    all_runs = [run for seed in (*seeds, *left_out.values()) for run in seed.runs]
+    notes = [*notes_of(parts, measured), *notes_on_runs(all_runs, arguments.checkpoints)]
+    lines = [*markdown([cells_of(row, first.name) for row in rows]), "", *(f"- {note}" for note in notes)]
+    models = models_of(seeds, left_out, first, shipped)
     content = {"schema": "anomalyclip-embedded-table/1", "models": models, "rows": rows, "notes": notes}
     write_table(lines, content, out)
     print(f"measured for {judge.seconds:.0f} s", file=sys.stderr)

@@ -25,6 +25,7 @@ from embedded import (
     MEASURED_BY,
     MEASURES,
     Part,
+    Seed,
     bundle_with,
     evaluate,
     find_run,
@@ -41,6 +42,7 @@ from anomalyclip_monai import resources
 from anomalyclip_monai.data.benchmarks import LAYOUTS, find_all
 from anomalyclip_monai.embedded.sources import DOMAIN_OF, Picture, Subject, read_subjects
 from anomalyclip_monai.engines.evaluation.methods import MODEL
+from anomalyclip_monai.weights.choice import ModelChoice
 
 HAND_WRITTEN = "hand_written"
 
@@ -132,13 +134,13 @@ def described(pictures: Sequence[tuple[str, Picture]]) -> str:
 
 
 def rows_of(
-    organ: str, learned_from: str, part: Part, bundle: Path, prompts: Sequence[Path], out: Path
+    organ: str, learned_from: str, part: Part, choice: ModelChoice, prompts: Sequence[Path], out: Path
 ) -> Iterator[Row]:
     """Both kinds of prompts on one set."""
     options: dict[str, Any] = {"methods": [MODEL, HAND_WRITTEN], "seeds": [str(file) for file in prompts]}
     if part.dataset == "csv":
         options["preset"] = "photo"
-    report, _ = evaluate(part, bundle, out, options)
+    report, _ = evaluate(part, choice, out, options)
     draws = np.load(out / part.dataset / "bootstrap.npz")
     names = HELD_OUT_MEASURES if part.dataset == "csv" else MEASURES[part.name]
     for name in names:
@@ -164,10 +166,10 @@ def measure_organ(organ: str, run: Path, arguments: argparse.Namespace) -> list[
     if any(picture.diseased for _, picture in held_out):
         parts.insert(0, Part("held_out", "held-out patients", "csv", written(held_out, out / "held_out")))
     rows: list[Row] = []
-    with bundle_with(find_run(run, 1, organ).final, resources.bundle_root("tiny")) as bundle:
-        prompts = learn(written(learned, out / "learned"), bundle, out / "prompts", arguments.seeds)
+    with bundle_with(Seed(find_run(run, 1, organ)).final, resources.bundle_root("tiny")) as choice:
+        prompts = learn(written(learned, out / "learned"), choice.root, out / "prompts", arguments.seeds)
         for part in parts:
-            rows += rows_of(organ, described(learned), part, bundle, prompts, out / "reports" / part.name)
+            rows += rows_of(organ, described(learned), part, choice, prompts, out / "reports" / part.name)
     return rows
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalyclip_monai import resources
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -50,9 +52,15 @@ def make_run(folder: Path, values: Mapping[int, str], leave_out: str | None = No
 
 
 def made_up(seen: list[tuple[str, str]]) -> Any:
-    def evaluate(part: Any, bundle: Path, out: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
-        text = (bundle / "models" / "backbone.safetensors").read_text()
-        value, interval = float(text), {"low": 0.7, "high": 0.95} if options["bootstrap"] else {"low": None}
+    def evaluate(part: Any, choice: Any, out: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        files = [choice.root / "models" / "backbone.safetensors"]
+        if not choice.fast:
+            files += resources.other_encoders(choice.root)
+        text = " + ".join(file.read_text() for file in files)
+        value, interval = (
+            sum(map(float, text.split(" + "))),
+            {"low": 0.7, "high": 0.95} if options["bootstrap"] else {"low": None},
+        )
         seen.append((part.name, text))
         measures = {name: {"value": value, **interval} for name in ("image_auroc", "pointing")}
         baselines = {"brightness": 0.6, "centre": 0.5} if "methods" not in options else {}
@@ -85,7 +93,7 @@ def test_seeds_are_means_of_their_last_checkpoints(
     first = make_run(tmp_path / "first", {900: "0.1", 1000: "0.6", 1100: "0.8", 10000: "0.85"})  # by number, not name
     second = make_run(tmp_path / "second", {1: "0.5", 2: "0.5", 3: "0.5"})
     without = make_run(tmp_path / "without", {1: "0.3", 2: "0.4", 3: "0.2"}, "head_ct")
-    arguments = [str(data), "-o", str(tmp_path / "out"), "--model", str(first), str(second)]
+    arguments = [str(data), "-o", str(tmp_path / "out"), "--fast", "--model", str(first), str(second)]
     assert embedded.main([*arguments, "--left-out", f"head_ct={without}"]) == 0
     printed = capsys.readouterr().out
     cells = [cell.strip() for cell in printed.splitlines()[2].split("|")[1:-1]]
@@ -106,6 +114,32 @@ def test_seeds_are_means_of_their_last_checkpoints(
     assert rows["busi", "pointing"]["left_out"] is None
     assert len(seen) == len(set(seen))  # three equal checkpoints are measured once
     assert ("busi", "0.3") not in seen
+
+
+def test_checkpoints_of_both_networks_run_in_step(
+    embedded: ModuleType,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen: list[tuple[str, str]] = []
+    monkeypatch.setattr(embedded, "evaluate", made_up(seen))
+    one = make_run(tmp_path / "one", {1: "0.1", 2: "0.2", 3: "0.3"})
+    other = make_run(tmp_path / "other", {10: "0.01", 20: "0.02", 30: "0.03"})
+    without = make_run(tmp_path / "without", {3: "0.5"}, "head_ct")
+    arguments = [str(data), "-o", str(tmp_path / "out"), "--model", str(one)]
+    assert embedded.main([*arguments, "--beside", str(other), "--left-out", f"head_ct={without}"]) == 0
+    table = capsys.readouterr().out
+    assert "one + other" in table.splitlines()[0]
+    assert [text for name, text in seen if name == "headct"] == [
+        *("0.9 + 0.9", "0.1 + 0.01", "0.2 + 0.02", "0.3 + 0.03", "0.5"),
+    ]
+    assert embedded.main([*arguments, "--beside", str(without)]) == 2  # without an organ
+    less = make_run(tmp_path / "less", {30: "0.03"})
+    assert embedded.main([*arguments, "--beside", str(less)]) == 2
+    assert "1 checkpoints stand beside 3" in capsys.readouterr().err
+    assert embedded.main([*arguments, "--beside", str(other), "--fast"]) == 2
 
 
 def test_a_run_without_another_organ_is_refused(

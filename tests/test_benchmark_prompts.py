@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from anomalyclip_monai.embedded.sources import Picture
+from anomalyclip_monai.weights.choice import ModelChoice
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -69,15 +70,16 @@ def test_the_interval_is_of_the_difference_in_the_same_draws(
     (out / "csv").mkdir(parents=True)
     np.savez(out / "csv" / "bootstrap.npz", **{"anomalyclip/dice": by_hand + gain, "hand_written/dice": by_hand})
 
-    def evaluate(part: Any, bundle: Path, folder: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+    def evaluate(part: Any, choice: Any, folder: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         assert options["seeds"] == ["a.pt", "b.pt"]
         values = {"anomalyclip": 0.6, "hand_written": 0.5}
         methods = {name: {"measures": {"dice": {"value": value}}} for name, value in values.items()}
         return {"methods": methods, "measure_titles": {"dice": "Dice"}, "samples": {"count": 7}}, 1.0
 
     monkeypatch.setattr(prompts, "evaluate", evaluate)
+    choice = ModelChoice(tmp_path, {})
     part = prompts.Part("held_out", "held-out patients", "csv", tmp_path / "list.csv")
-    (row,) = prompts.rows_of("ultrasound", "2 pictures", part, tmp_path, [Path("a.pt"), Path("b.pt")], out)
+    (row,) = prompts.rows_of("ultrasound", "2 pictures", part, choice, [Path("a.pt"), Path("b.pt")], out)
     assert row.interval == pytest.approx((0.005, 0.195))
     assert row.cells["difference [95 %]"] == "+10.0 [+0.5, +19.5]"
     assert row.cells["measured on"] == "held-out patients (7)"

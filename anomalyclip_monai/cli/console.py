@@ -32,6 +32,13 @@ def add_model_options(parser: argparse.ArgumentParser, *, learned: bool = True) 
     parser.add_argument("--pretrained", metavar="TAG", help="open_clip's tag of the backbone's weights")
     parser.add_argument("--weights", metavar="FILE", help="the backbone's weights, in the place of published ones")
     parser.add_argument("--precision", help="of the backbone in memory: fp32, bf16 or fp16 (default: the bundle's)")
+    if learned:
+        parser.add_argument(
+            "--fast",
+            action="store_true",
+            default=None,
+            help="only the first of the model's two networks: a third of the time",
+        )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     if learned:
         parser.add_argument("--prompts", metavar="FILE", help="learned prompts, or the name of published ones (mvtec)")

@@ -42,8 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     say("  ".join(f"{name} {version}" for name, version in versions.items()))
     for name, model in models.items():
         say(f"model {name.removeprefix(resources.BUNDLE_PREFIX)}: {model['folder']}")
-        for key in ("weights_sha256", "prompts_sha256"):
-            say(f"  {key} {model.get(key, 'missing')}")
+        hashes = {"weights_sha256": "missing", "prompts_sha256": "missing", **model}
+        for key in hashes:
+            if key.endswith("_sha256"):
+                say(f"  {key} {hashes[key]}")
     say(f"presets: {', '.join(resources.presets())}")
     say(f"home: {resources.home()}")
     return EXIT_DONE

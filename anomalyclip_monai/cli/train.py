@@ -79,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it repeats an error that is reported here
     chosen = model_options(arguments)
     chosen.pop("device")
-    choice = choose_model(**chosen)
-    options |= choice.own_overrides()
+    choice = choose_model(**chosen).first_network()
+    options |= {key: value for key, value in choice.own_overrides().items() if key != "fast"}
     with _processes(arguments.device) as device, _bars(arguments.quiet or idist.get_rank() > 0) as watch:
         reports = learn_prompts(
             choice.root,

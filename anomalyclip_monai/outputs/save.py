@@ -26,6 +26,7 @@ class SaveImageResultd(SaveImaged):
         device: named in ``scores.json``.
         dicom: whether DICOM input gets DICOM results as well.
         prompts: learned prompts in the place of the bundle's, see :func:`~anomalyclip_monai.resources.prompts_file`.
+        fast: whether the first network of an ensemble ran alone.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class SaveImageResultd(SaveImaged):
         device: Any = "",
         dicom: bool = True,
         prompts: PathLike | None = None,
+        fast: bool = False,
     ) -> None:
         # MONAI's own constructor sets up its writers, none of which is used here.
         MapTransform.__init__(self, keys)
@@ -44,6 +46,7 @@ class SaveImageResultd(SaveImaged):
         self.device = device
         self.dicom = dicom
         self.prompts = prompts
+        self.fast = fast
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Record:
         """Write one record and return it.
@@ -52,6 +55,6 @@ class SaveImageResultd(SaveImaged):
             OutputError: a file cannot be written (``E_WRITE``).
         """
         record: Record = {str(key): value for key, value in data.items()}
-        model = resources.fingerprint(self.bundle_root, self.prompts)
+        model = resources.fingerprint(self.bundle_root, self.prompts, fast=self.fast)
         Result.from_record(record, model=model, device=str(self.device)).save(self.output_dir, dicom=self.dicom)
         return record

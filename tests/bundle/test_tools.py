@@ -38,7 +38,17 @@ def test_files_of_the_specification_are_there(bundle):
         "docs/data_license.txt",
     ):
         assert (bundle / name).is_file(), name
-    assert sum(path.stat().st_size for path in (bundle / "models").iterdir()) < 30e6
+    assert sum(path.stat().st_size for path in (bundle / "models").rglob("*") if path.is_file()) < 30e6
+
+
+@pytest.mark.parametrize("weights", ["backbone.safetensors", "320/image_encoder.safetensors"])
+def test_the_record_of_a_training_is_that_of_the_weights(bundle, weights):
+    file = bundle / "models" / weights
+    record = json.loads(file.with_name("training.json").read_text())
+    assert record["weights_sha256"] == resources.sha256(file)
+    assert record["data_sha256"]
+    assert all(stage["weights_sha256"] for stage in record["stages"])
+    assert "/" not in json.dumps([stage.get("plan") for stage in record["stages"]])  # no path of any machine
 
 
 def test_version_is_in_the_changelog_and_folder_name_hides_no_task(any_bundle):

@@ -18,6 +18,18 @@ def test_the_bundle_starts_as_it_is():
         assert torch.equal(value, shipped[key].to(value.dtype)), key
 
 
+def test_the_second_network_starts_as_it_is_with_the_text_of_the_first():
+    network = start.starting_network("bundle", image_size=320)
+    root = bundle_root("tiny")
+    image = read_state_dict(root / "models" / "320" / "image_encoder.safetensors")
+    text = read_state_dict(backbone_file(root))
+    assert network.image_size == (320, 320)
+    assert {key for key in text if key.startswith("visual.")} == set(image)
+    for key, value in network.clip.state_dict().items():
+        shipped = image if key.startswith("visual.") else text
+        assert torch.equal(value, shipped[key].to(value.dtype)), key
+
+
 def test_positions_of_another_grid_are_resized(tmp_path):
     state = read_state_dict(backbone_file(bundle_root("tiny")))
     key = "visual.positional_embedding"

@@ -30,7 +30,7 @@ from anomalyclip_monai.weights.choice import ModelChoice, bundle_config
 
 logger = logging.getLogger(__name__)
 
-NETWORK = "anomalyclip_monai.networks.AnomalyCLIP"
+NETWORKS = ("anomalyclip_monai.networks.AnomalyCLIP", "anomalyclip_monai.networks.AnomalyCLIPEnsemble")
 REMEMBERING = "anomalyclip_monai.engines.ablation.remembering.RememberingCLIP"
 
 
@@ -76,7 +76,7 @@ class Ablation:
     ) -> None:
         if unknown := [group for group in groups or () if group not in GROUPS]:
             raise UsageError("E_OPTION", f"no rows {', '.join(unknown)}", None, f"choose from: {', '.join(GROUPS)}")
-        self.choice = choice
+        self.choice = choice = choice.first_network()
         self.auxiliary = list(auxiliary)
         self.dataset, self.dataset_dir = dataset, dataset_dir
         self.output_dir = Path(output_dir).expanduser()
@@ -289,8 +289,8 @@ def _rows(choice: ModelChoice, nouns: Nouns) -> tuple[list[Row], str]:
     """Rows of a bundle's network, those that cannot be built with the reason; and its kind of image score."""
     parser = bundle_config(choice, {})
     definition = parser.get("network_def")
-    if definition.get("_target_") != NETWORK:
-        what = f"the network is a {definition.get('_target_')}, the rows are changes of {NETWORK}"
+    if definition.get("_target_") not in NETWORKS:
+        what = f"the network is a {definition.get('_target_')}, the rows are changes of {NETWORKS[0]}"
         raise UsageError("E_MODEL", what, choice.root, "choose another model")
     try:
         network: AnomalyCLIP = parser.get_parsed_content("network_def")
@@ -307,7 +307,7 @@ def _rows(choice: ModelChoice, nouns: Nouns) -> tuple[list[Row], str]:
     return [replace(row, problem=row.problem or _problem(network, given, row)) for row in rows], network.image_score
 
 
-_NO_ARGUMENTS = ("_target_", "clip")
+_NO_ARGUMENTS = ("_target_", "clip", "others")
 
 
 def _problem(network: AnomalyCLIP, given: Mapping[str, Any], row: Row) -> str | None:

@@ -56,7 +56,7 @@ class TrainingReport:
     def content(self, engine: PromptTrainer) -> dict[str, Any]:
         """The report as it is written. Names no path."""
         names = ("torch", "monai", "open_clip_torch", "anomalyclip-monai")
-        model = resources.fingerprint(self.bundle_root)
+        model = resources.fingerprint(self.bundle_root, fast=True)
         model.pop("prompts_sha256", None)  # learning does not start from those
         return {
             "schema": SCHEMA,
