@@ -80,6 +80,11 @@ def main() -> None:
             inferer(image.as_tensor(), pipeline.network)
         one_plane[name] = time.perf_counter() - start
 
+    alone = Pipeline("tiny", device="cpu", fast=True)
+    start = time.perf_counter()
+    alone.inferer(image, alone.network)
+    fast = time.perf_counter() - start
+
     total = loading + reading + inferring + finding + writing
     print(f"anomalyclip-monai {ac.__version__}, {' x '.join(map(str, arguments.shape))}, {arguments.threads} threads")
     print("| stage | seconds | share |\n|---|---|---|")
@@ -89,6 +94,7 @@ def main() -> None:
         print(f"| {name} | {seconds:.1f} | {seconds / total:.2f} |")
     print(f"| all (after {imports:.1f} s of imports) | {total:.1f} | 1 |")
     print(f"\nseconds of SliceAnomalyInferer / MONAI SliceInferer: {one_plane['own'] / one_plane['stock']:.2f}")
+    print(f"seconds of slices, both networks / the first alone (--fast, {fast:.1f} s): {inferring / fast:.2f}")
     print(f"peak memory / after imports: {whole_mb / imports_mb:.2f} ({whole_mb:.0f} MB / {imports_mb:.0f} MB)")
 
 

@@ -45,7 +45,8 @@ def starting_network(
         image_size: side of the squares in the place of the bundle's.
 
     Raises:
-        UsageError: the package with the ImageNet weights is missing (``E_EXTRA``).
+        UsageError: the package with the ImageNet weights is missing (``E_EXTRA``), or the square's side is no multiple
+            of 32 (``E_OPTION``).
         WeightsError: a file is missing, damaged or of other sizes.
     """
     root = resources.bundle_root(bundle)
@@ -74,6 +75,8 @@ def described(bundle: Path, image_size: int | None = None) -> dict[str, Any]:
     file = resources.backbone_file(bundle).with_name("open_clip_config.json")
     description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if image_size is not None:
+        if image_size < 32 or image_size % 32:  # the step of the coarsest features of the stem
+            raise UsageError("E_OPTION", f"squares of {image_size} pixels", None, "give a multiple of 32")
         description["model_cfg"]["vision_cfg"]["image_size"] = image_size
         description["preprocess_cfg"]["size"] = [image_size, image_size]
     return description

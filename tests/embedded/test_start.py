@@ -30,6 +30,12 @@ def test_the_second_network_starts_as_it_is_with_the_text_of_the_first():
         assert torch.equal(value, shipped[key].to(value.dtype)), key
 
 
+@pytest.mark.parametrize("size", [0, 300])
+def test_a_square_of_no_multiple_of_32_is_refused(size):
+    with pytest.raises(UsageError, match="give a multiple of 32"):
+        start.starting_network("bundle", image_size=size)
+
+
 def test_positions_of_another_grid_are_resized(tmp_path):
     state = read_state_dict(backbone_file(bundle_root("tiny")))
     key = "visual.positional_embedding"
