@@ -59,8 +59,18 @@ def test_version_is_in_the_changelog_and_folder_name_hides_no_task(any_bundle):
 
 
 def test_every_preset_has_evidence(any_bundle):
-    evidence = json.loads(Path(config(any_bundle)).read_text())["evidence"]
-    assert set(evidence) == set(resources.presets())
+    content = json.loads(Path(config(any_bundle)).read_text())
+    for name in ("evidence", "evidence_fast") if "fast" in content else ("evidence",):
+        assert set(content[name]) == set(resources.presets())
+
+
+@pytest.mark.parametrize(("fast", "name"), [(False, "evidence"), (True, "evidence_fast")])
+def test_evidence_is_that_of_the_networks_that_run(bundle, case, fast, name):
+    parser = ConfigParser()
+    parser.read_config(config(bundle))
+    parser.update({"fast": fast, "preset": "mr_brain"})
+    record = parser.get_parsed_content("preprocessing")({"image": str(case)})
+    assert record["preset"]["evidence"] == json.loads(Path(config(bundle)).read_text())[name]["mr_brain"]
 
 
 def test_check_properties_finds_nothing_missing(bundle, case):
