@@ -83,6 +83,12 @@ def inference_config(root: Path) -> Path:
     return root / "configs" / "inference.json"
 
 
+def read_definition(root: Path) -> dict[str, Any]:
+    """Content of the bundle's ``configs/inference.json``, nothing of it resolved."""
+    definition: dict[str, Any] = json.loads(inference_config(root).read_text(encoding="utf-8"))
+    return definition
+
+
 def weights_folder(model: str) -> Path:
     """Folder in ``ANOMALYCLIP_HOME`` for what is downloaded of a model, whether or not it is there."""
     return home() / "weights" / model

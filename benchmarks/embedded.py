@@ -145,40 +145,19 @@ class Weights:
 
 @dataclass(frozen=True)
 class Seed:
-    """What one seed means: a training, and beside it one of the second network or the file that a bundle has."""
+    """What one seed means: a training of the first network, and beside it one of the second or what stands for it.
 
-    run: Run
-    beside: Run | Path | None = None
+    Attributes:
+        name: of the trainings.
+        final: the means of the checkpoints.
+        checkpoints: the last ones, those of two trainings in step.
+        runs: one or both trainings.
+    """
 
-    @property
-    def name(self) -> str:
-        """Of the trainings."""
-        return f"{self.run.name} + {self.beside.name}" if isinstance(self.beside, Run) else self.run.name
-
-    @property
-    def final(self) -> Weights:
-        """The means of the checkpoints."""
-        second = self.beside.final if isinstance(self.beside, Run) else self.beside
-        return Weights(f"{self.name}, weights averaged", self.run.final, second)
-
-    @property
-    def checkpoints(self) -> list[Weights]:
-        """The last ones of the training, those of both in step where there are two."""
-        count = len(self.run.checkpoints)
-        second: Sequence[Path | None]
-        if isinstance(self.beside, Run):
-            second = self.beside.checkpoints
-            if len(second) != count:
-                what = f"{len(second)} checkpoints stand beside {count}"
-                raise NoInputError("E_RUN", what, self.beside.folder, "give runs with as many, or fewer --checkpoints")
-        else:
-            second = [self.beside] * count
-        return [Weights(f.stem, f, s) for f, s in zip(self.run.checkpoints, second, strict=True)]
-
-    @property
-    def runs(self) -> list[Run]:
-        """One or both trainings."""
-        return [self.run, *([self.beside] if isinstance(self.beside, Run) else [])]
+    name: str
+    final: Weights
+    checkpoints: tuple[Weights, ...]
+    runs: tuple[Run, ...]
 
 
 @dataclass
@@ -219,6 +198,20 @@ def find_runs(folders: Sequence[Path], count: int) -> list[Run]:
     if len(set(names)) < len(names):
         return [Run(f"{index}: {run.name}", run.folder, run.checkpoints) for index, run in enumerate(runs)]
     return runs
+
+
+def seed_of(run: Run, beside: Run | Path | None = None) -> Seed:
+    """A training; ``beside``: of the second network, or its file; None runs the first alone."""
+    if isinstance(beside, Run):
+        name, runs, final, seconds = f"{run.name} + {beside.name}", (run, beside), beside.final, beside.checkpoints
+        if len(seconds) != len(run.checkpoints):
+            what = f"{len(seconds)} checkpoints stand beside {len(run.checkpoints)}"
+            raise NoInputError("E_RUN", what, beside.folder, "give runs with as many, or fewer --checkpoints")
+    else:
+        name, runs, final, seconds = run.name, (run,), beside, (beside,) * len(run.checkpoints)
+    pairs = zip(run.checkpoints, seconds, strict=True)
+    checkpoints = tuple(Weights(first.stem, first, second) for first, second in pairs)
+    return Seed(name, Weights(f"{name}, weights averaged", run.final, final), checkpoints, runs)
 
 
 def find_parts(data: Path, dicom: Path | None, out: Path) -> list[Part]:
@@ -580,8 +573,8 @@ def judge_model(arguments: argparse.Namespace) -> list[str]:
     if arguments.beside and other is None:
         raise UsageError("E_OPTION", "there is no second network", bundle, "leave out --beside")
     runs, beside = (find_runs(folders, arguments.checkpoints) for folders in (arguments.model, arguments.beside))
-    seeds = [Seed(run, second) for run, second in zip(runs, beside or [other] * len(runs), strict=True)]
-    left_out = {organ: Seed(find_run(folder, arguments.checkpoints, organ)) for organ, folder in arguments.left_out}
+    seeds = [seed_of(run, second) for run, second in zip(runs, beside or [other] * len(runs), strict=True)]
+    left_out = {organ: seed_of(find_run(folder, arguments.checkpoints, organ)) for organ, folder in arguments.left_out}
     for file in seeds[0].final.files if seeds else ():
         if not file.is_file():
             raise NoInputError("E_RUN", "no such file", file, "let the training come to its end")

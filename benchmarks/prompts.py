@@ -25,12 +25,12 @@ from embedded import (
     MEASURED_BY,
     MEASURES,
     Part,
-    Seed,
     bundle_with,
     evaluate,
     find_run,
     markdown,
     organ_and_run,
+    seed_of,
     value_of,
     write_if_new,
     write_list,
@@ -166,7 +166,7 @@ def measure_organ(organ: str, run: Path, arguments: argparse.Namespace) -> list[
     if any(picture.diseased for _, picture in held_out):
         parts.insert(0, Part("held_out", "held-out patients", "csv", written(held_out, out / "held_out")))
     rows: list[Row] = []
-    with bundle_with(Seed(find_run(run, 1, organ)).final, resources.bundle_root("tiny")) as choice:
+    with bundle_with(seed_of(find_run(run, 1, organ)).final, resources.bundle_root("tiny")) as choice:
         prompts = learn(written(learned, out / "learned"), choice.root, out / "prompts", arguments.seeds)
         for part in parts:
             rows += rows_of(organ, described(learned), part, choice, prompts, out / "reports" / part.name)

@@ -56,12 +56,12 @@ def made_up(seen: list[tuple[str, str]]) -> Any:
         files = [choice.root / "models" / "backbone.safetensors"]
         if not choice.fast:
             files += resources.other_encoders(choice.root)
-        text = " + ".join(file.read_text() for file in files)
+        contents = [file.read_text() for file in files]
         value, interval = (
-            sum(map(float, text.split(" + "))),
+            sum(map(float, contents)),
             {"low": 0.7, "high": 0.95} if options["bootstrap"] else {"low": None},
         )
-        seen.append((part.name, text))
+        seen.append((part.name, " + ".join(contents)))
         measures = {name: {"value": value, **interval} for name in ("image_auroc", "pointing")}
         baselines = {"brightness": 0.6, "centre": 0.5} if "methods" not in options else {}
         return {
@@ -81,15 +81,21 @@ def made_up(seen: list[tuple[str, str]]) -> Any:
     return evaluate
 
 
+@pytest.fixture
+def seen(embedded: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What was measured, in turn: set and content of its weights; the evaluation is made up."""
+    found: list[tuple[str, str]] = []
+    monkeypatch.setattr(embedded, "evaluate", made_up(found))
+    return found
+
+
 def test_seeds_are_means_of_their_last_checkpoints(
     embedded: ModuleType,
     data: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    seen: list[tuple[str, str]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    seen: list[tuple[str, str]] = []
-    monkeypatch.setattr(embedded, "evaluate", made_up(seen))
     first = make_run(tmp_path / "first", {900: "0.1", 1000: "0.6", 1100: "0.8", 10000: "0.85"})  # by number, not name
     second = make_run(tmp_path / "second", {1: "0.5", 2: "0.5", 3: "0.5"})
     without = make_run(tmp_path / "without", {1: "0.3", 2: "0.4", 3: "0.2"}, "head_ct")
@@ -120,11 +126,9 @@ def test_checkpoints_of_both_networks_run_in_step(
     embedded: ModuleType,
     data: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    seen: list[tuple[str, str]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    seen: list[tuple[str, str]] = []
-    monkeypatch.setattr(embedded, "evaluate", made_up(seen))
     one = make_run(tmp_path / "one", {1: "0.1", 2: "0.2", 3: "0.3"})
     other = make_run(tmp_path / "other", {10: "0.01", 20: "0.02", 30: "0.03"})
     without = make_run(tmp_path / "without", {3: "0.5"}, "head_ct")

@@ -57,7 +57,7 @@ def starting_network(
     else:
         weights = read_state_dict(bundle_weights(root, image_size) if init == "bundle" else init)
         clip = _from_weights(with_text_side(weights, read_state_dict(own)), description)
-    settings = json.loads(resources.inference_config(root).read_text(encoding="utf-8"))["network_def"]
+    settings = resources.read_definition(root)["network_def"]
     options = {key: value for key, value in settings.items() if key not in ("_target_", "clip", "others")}
     network = AnomalyCLIP(clip, **{**options, **({"image_size": image_size} if image_size else {})})
     network.load_state_dict(read_state_dict(resources.prompts_file(root)))

@@ -29,6 +29,7 @@ from anomalyclip_monai.embedded.sparse import SparseTower, choose_tokens
 from anomalyclip_monai.embedded.validation import best_threshold, held_out_cases, measure, predict
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.networks.checkpoints import IMAGE_SIDE, with_text_side
 from anomalyclip_monai.networks.dual_path import encode_image
 from anomalyclip_monai.networks.towers import vision_tower
 
@@ -327,14 +328,14 @@ class Training:
         mean = mean_weights(files)
         for key, value in self.average.state_dict().items():
             if value.is_floating_point():
-                value.copy_(mean[f"visual.{key}"])
+                value.copy_(mean[f"{IMAGE_SIDE}{key}"])
         self._measure()
         self.export(self.folder / "backbone.safetensors")
 
     def export(self, file: Path) -> None:
         """Write the averaged image side and the text side as one half-precision backbone."""
-        state = {key: value for key, value in self.network.clip.state_dict().items() if not key.startswith("visual.")}
-        state.update({f"visual.{key}": value for key, value in self.average.state_dict().items()})
+        image = {f"{IMAGE_SIDE}{key}": value for key, value in self.average.state_dict().items()}
+        state = with_text_side(image, self.network.clip.state_dict())
         half = {
             key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
             for key, value in state.items()

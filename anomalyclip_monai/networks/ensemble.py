@@ -28,6 +28,8 @@ class AnomalyCLIPEnsemble(AnomalyCLIP):
         ValueError: an option is out of range.
     """
 
+    FROZEN = (*AnomalyCLIP.FROZEN, "others")
+
     def __init__(self, clip: nn.Module, *, others: Iterable[AnomalyCLIP] = (), **options: Any) -> None:
         super().__init__(clip, **options)
         self.others = nn.ModuleList(others)
@@ -53,11 +55,3 @@ class AnomalyCLIPEnsemble(AnomalyCLIP):
         for other in self.others:
             other.load_state_dict(state_dict, strict, assign)
         return result
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override] # torch's overloads
-        """The learned prompts, which are those of all."""
-        state = super().state_dict(*args, **kwargs)
-        prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-        for key in [key for key in state if key.startswith(f"{prefix}others.")]:
-            del state[key]
-        return state

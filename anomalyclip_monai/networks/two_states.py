@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,9 @@ class TwoStateCLIP(nn.Module):
         WeightsError: the backbone does not fit the dual path (``E_BACKBONE``).
         ValueError: an option is out of range.
     """
+
+    FROZEN: ClassVar[tuple[str, ...]] = ("clip",)
+    """Modules that ``state_dict()`` leaves out."""
 
     clip: Any
     mean: Tensor
@@ -172,10 +175,11 @@ class TwoStateCLIP(nn.Module):
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override] # torch's overloads
-        """What the text side learned; never the backbone, which comes from its own file."""
+        """What the text side learned; never :attr:`FROZEN`, which comes from files of its own."""
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        for key in [key for key in state if key.startswith(f"{prefix}clip.")]:
+        frozen = tuple(f"{prefix}{name}." for name in self.FROZEN)
+        for key in [key for key in state if key.startswith(frozen)]:
             del state[key]
         return state
 

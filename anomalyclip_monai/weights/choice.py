@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ class ModelChoice:
         prompts: see :func:`~anomalyclip_monai.resources.prompts_file`.
         backbone: open_clip's name of another backbone.
         weights: file of that backbone.
-        fast: the first network of an ensemble alone.
     """
 
     root: Path
@@ -44,7 +42,16 @@ class ModelChoice:
     prompts: PathLike | None = None
     backbone: str | None = None
     weights: str | None = None
-    fast: bool = False
+
+    @property
+    def fast(self) -> bool:
+        """Whether the first network of an ensemble runs alone."""
+        return bool(self.overrides.get("fast", False))
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether there is more than one network to run."""
+        return self.backbone is None and "fast" in resources.read_definition(self.root)
 
     def own_overrides(self) -> dict[str, Any]:
         """A copy of ``overrides`` to give away: MONAI writes what is below an entry into the entry itself."""
@@ -68,10 +75,10 @@ class ModelChoice:
 
     def first_network(self) -> ModelChoice:
         """The first network of an ensemble alone, as for learning prompts; itself where there is no other."""
-        if self.backbone or "fast" not in _definition(self.root):
+        if not self.ensemble:
             return self
         own = {key: value for key, value in self.overrides.items() if not key.startswith("network_def#others")}
-        return replace(self, overrides={**own, "fast": True}, fast=True)
+        return replace(self, overrides={**own, "fast": True})
 
 
 def choose_model(
@@ -103,12 +110,10 @@ def choose_model(
         if pretrained or weights:
             raise UsageError("E_OPTION", "weights are chosen for a backbone, and none is named", None, "add --backbone")
         root = resources.bundle_root(model)
-        overrides = {} if precision is None else _in_precision(root, precision)
-        if fast:
-            if "fast" not in _definition(root):
-                raise UsageError("E_OPTION", "this model is no ensemble", root, "leave out fast")
-            overrides["fast"] = True
-        return ModelChoice(root, overrides, prompts, fast=bool(fast))
+        choice = ModelChoice(root, {} if precision is None else _in_precision(root, precision), prompts)
+        if fast and not choice.ensemble:
+            raise UsageError("E_OPTION", "this model is no ensemble", root, "leave out fast")
+        return choice.first_network() if fast else choice
     if fast:
         raise UsageError("E_OPTION", "a backbone by name is no ensemble", None, "leave out fast")
     definition = network_definition(backbone, pretrained=pretrained, weights=weights, precision=precision or "fp32")
@@ -121,15 +126,10 @@ def choose_model(
     )
 
 
-def _definition(root: Path) -> dict[str, Any]:
-    definition: dict[str, Any] = json.loads(resources.inference_config(root).read_text(encoding="utf-8"))
-    return definition
-
-
 def _in_precision(root: Path, precision: str) -> dict[str, Any]:
     """The precision of every network of a bundle."""
     floating_type(precision)
-    others = _definition(root)["network_def"].get("others", ())
+    others = resources.read_definition(root)["network_def"].get("others", ())
     clips = ["network_def#clip", *(f"network_def#others#{index}#clip" for index in range(len(others)))]
     return {f"{clip}#precision": precision for clip in clips}
 

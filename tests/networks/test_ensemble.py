@@ -82,7 +82,7 @@ def test_alone_it_is_its_first_network(first, images):
         assert all(map(torch.equal, alone.score_and_map(images), first.score_and_map(images)))
 
 
-def test_modes_devices_and_copies_reach_all(ensemble, second, images):
+def test_modes_and_copies_reach_all(ensemble, second, images):
     assert all(network.clip in list(ensemble.modules()) for network in (ensemble, second))
     assert not any(parameter.requires_grad for parameter in ensemble.others[0].clip.parameters())
     ensemble.train()

@@ -32,10 +32,7 @@ def test_hashes_name_all_networks_that_run():
     second = resources.sha256(root / "models" / "320" / "image_encoder.safetensors")
     assert both == {**fast, "weights_320_sha256": second}
     assert fast["weights_sha256"] == resources.sha256(root / "models" / "backbone.safetensors")
-    for choice in (
-        choose_model("tiny"),
-        choose_model("tiny", fast=True),
-    ):  # a bundle that is run as it is says the same
+    for choice in (choose_model("tiny"), choose_model("tiny", fast=True)):  # monai.bundle run says the same
         assert bundle_config(choice, {}).get_parsed_content("fingerprint") == choice.fingerprint()
 
 
