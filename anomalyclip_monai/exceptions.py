@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import os
 
+from anomalyclip_monai.text import printable
+
 
 class AnomalyCLIPError(Exception):
     """Base of all errors that this package raises for its user.
@@ -38,9 +40,10 @@ class AnomalyCLIPError(Exception):
         super().__init__(code, what, path, todo)
 
     def __str__(self) -> str:
-        where = f" ({os.fspath(self.path)})" if self.path is not None else ""
-        todo = f" - {self.todo}" if self.todo else ""
-        return " ".join(f"{self.code}: {self.what}{where}{todo}".split())
+        what = printable(" ".join(self.what.split()))
+        where = f" ({printable(self.path)})" if self.path is not None else ""
+        todo = f" - {printable(self.todo)}" if self.todo else ""
+        return f"{self.code}: {what}{where}{todo}"
 
 
 class UsageError(AnomalyCLIPError):

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from anomalyclip_monai.api import calibrate
     from anomalyclip_monai.engines.calibration import Wanted
-    from anomalyclip_monai.outputs.files import whole_file
+    from anomalyclip_monai.files import whole_file
 
     if (share := arguments.false_alarm_share) is not None:
         wanted = Wanted(share, "share", arguments.quantile)

@@ -27,7 +27,7 @@ from anomalyclip_monai.data.dicom_headers import quiet
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, read_grid
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.types import Affine
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 from anomalyclip_monai.data.geometry import plane_distance, spacing
-from anomalyclip_monai.outputs.files import whole_set
+from anomalyclip_monai.files import whole_set
 from anomalyclip_monai.types import Affine, FloatArray
 
 

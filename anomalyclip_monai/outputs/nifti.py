@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 
 from anomalyclip_monai.data.geometry import is_sheared
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.types import Affine
 
 

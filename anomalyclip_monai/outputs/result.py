@@ -18,7 +18,7 @@ from PIL import Image
 from anomalyclip_monai.data.geometry import SliceView, is_sheared
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
-from anomalyclip_monai.outputs.files import whole_set
+from anomalyclip_monai.files import whole_set
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.outputs.preview import draw_preview
 from anomalyclip_monai.resources import installed_version

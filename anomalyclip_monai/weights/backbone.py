@@ -21,7 +21,7 @@ from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import WeightsError
 from anomalyclip_monai.networks import clip_from_state_dict, named_config, read_state_dict
 from anomalyclip_monai.networks.checkpoints import floating_type
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights import store
 from anomalyclip_monai.weights.published import MODELS, PublishedModel

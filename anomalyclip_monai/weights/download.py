@@ -15,7 +15,7 @@ from huggingface_hub import constants
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import NoInputError, UsageError, WeightsError
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights import store
 from anomalyclip_monai.weights.backbone import check_backbone, convert_backbone, is_half

@@ -17,7 +17,7 @@ from typing import Any
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import OutputError, WeightsError
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.weights.published import DEFAULT_PROMPTS
 
 logger = logging.getLogger(__name__)

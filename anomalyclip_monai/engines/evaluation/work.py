@@ -17,7 +17,7 @@ import torch
 from monai.data import MetaTensor
 
 from anomalyclip_monai.data.benchmarks import Sample
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 
 logger = logging.getLogger(__name__)
 

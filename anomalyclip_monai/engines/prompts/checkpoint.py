@@ -13,7 +13,7 @@ from ignite.engine import Events
 
 from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.types import PathLike
 
 logger = logging.getLogger(__name__)

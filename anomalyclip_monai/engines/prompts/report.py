@@ -15,7 +15,7 @@ from ignite.engine import Events
 from anomalyclip_monai import resources
 from anomalyclip_monai.engines.prompts.items import TrainingData
 from anomalyclip_monai.engines.prompts.trainer import LOSSES, PromptTrainer
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.types import PathLike
 
 SCHEMA = "anomalyclip-training/1"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from anomalyclip_monai.outputs.files import whole_file
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.outputs.report.cases import CaseView, draw_sheet, show_cases
 from anomalyclip_monai.outputs.report.curves import PLOTS, draw_curves
 from anomalyclip_monai.outputs.report.page import report_page

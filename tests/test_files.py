@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.outputs.files import whole_file, whole_set
+from anomalyclip_monai.files import whole_file, whole_set
 
 
 def test_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
