@@ -25,7 +25,7 @@ from anomalyclip_monai.text import printable
 Kind = Literal["text", "texts", "number", "count", "counts", "switch", "yes"]
 """``switch``: yes or no, ``--x`` and ``--no-x``; ``yes``: off unless asked for."""
 
-Changes = Literal["reading", "heatmap", "mask", "speed", "measuring", "learning", "network"]
+Changes = Literal["reading", "scaling", "heatmap", "mask", "speed", "measuring", "learning", "network"]
 """What of a result an option changes. A calibration holds for one ``heatmap`` setting."""
 
 
@@ -49,7 +49,9 @@ class Option:
         flag: where it is not the name.
         metavar: of the flag.
         used_in: ids in ``inference.json`` of the steps that take it as an argument of the same name.
-        training: whether ``train.json`` has it as well, used in the same steps.
+        said: of a setting that is on, what a report's protocol says of it.
+        said_of: in protocols of what.
+        training: the same in ``train.json``, where it has a meaning there.
     """
 
     name: str
@@ -67,7 +69,9 @@ class Option:
     flag: str = ""
     metavar: str | None = None
     used_in: tuple[str, ...] = ()
-    training: bool = False
+    said: str = ""
+    said_of: Literal["photos", "volumes", "all"] = "all"
+    training: tuple[str, ...] = ()
 
     @property
     def flags(self) -> str:
@@ -193,6 +197,7 @@ _LOADER = "preprocessing#transforms#0"
 _SCALER = "preprocessing#transforms#1"
 _INFERER = "inferer"
 _DATALIST = "datalist"
+_TRAINING_DATA = "train#data"
 _LESIONS = "postprocessing#transforms#0"
 
 
@@ -268,11 +273,11 @@ class CaseOptions(OptionSet):
     preset: str | None = option(
         "text",
         "how intensities become [0, 1]: auto, the name of a preset, or the path of a preset's YAML file",
-        "heatmap",
+        "scaling",
         commands=(*_SCORING, _TRAIN),
         default="auto",
         used_in=(_SCALER,),
-        training=True,
+        training=(_SCALER, _TRAINING_DATA),
     )
     threshold: str | float | None = option(
         "text",
@@ -301,7 +306,7 @@ class CaseOptions(OptionSet):
         commands=_SCORING,
         default="auto",
         used_in=(_INFERER,),
-        training=True,
+        training=(_TRAINING_DATA,),
     )
     axes: str | int | tuple[str, ...] | None = option(
         "text",
@@ -358,6 +363,8 @@ class CaseOptions(OptionSet):
         "switch",
         "show the network only the part of a volume's slices that holds the body; the heatmap is 0 outside",
         "heatmap",
+        said="of the slices the part that holds the body",
+        said_of="volumes",
         commands=_SCORING,
         default=False,
         used_in=(_INFERER,),
@@ -366,6 +373,8 @@ class CaseOptions(OptionSet):
         "switch",
         "of colour pictures fill the reflections of the lamp before the network sees them",
         "heatmap",
+        said="reflections in colour pictures filled",
+        said_of="photos",
         commands=_SCORING,
         default=False,
         used_in=(_INFERER,),
@@ -378,7 +387,7 @@ class CaseOptions(OptionSet):
         low=0,
         high=1,
         used_in=(_INFERER,),
-        training=True,
+        training=(_TRAINING_DATA,),
     )
     volume: int | None = option(
         "count",
@@ -388,7 +397,7 @@ class CaseOptions(OptionSet):
         low=0,
         metavar="N",
         used_in=(_LOADER,),
-        training=True,
+        training=(_LOADER,),
     )
     per_slice: bool | None = option(
         "yes",
@@ -398,7 +407,7 @@ class CaseOptions(OptionSet):
         default=False,
         shown="off",
         used_in=(_LOADER,),
-        training=True,
+        training=(_LOADER,),
     )
     roi_label: tuple[int, ...] | None = option(
         "counts",
@@ -551,5 +560,17 @@ SETS: tuple[type[OptionSet], ...] = (ModelOptions, CaseOptions, InputOptions, Me
 
 
 def heatmap_settings() -> tuple[str, ...]:
-    """Names of the case options that change heatmaps: for these a calibration holds, and a report says them."""
+    """Names of the case options for which a calibration holds: they change heatmaps, and are the same for all cases."""
     return tuple(known.name for known in CaseOptions.known() if known.changes == "heatmap")
+
+
+def reported_settings() -> tuple[str, ...]:
+    """Names of the case options that a report names: all that ``evaluate`` has, and what only a bundle may set."""
+    mine = (known for known in CaseOptions.known() if not known.commands or _EVALUATE in known.commands)
+    return tuple(known.name for known in mine if known.changes != "mask")
+
+
+def protocol_phrases(settings: Mapping[str, Any], of: Literal["photos", "volumes"]) -> str:
+    """What a protocol says of the settings that are on: ``; reflections in colour pictures filled``."""
+    spoken = (known for known in CaseOptions.known() if known.said and known.said_of in (of, "all"))
+    return "".join(f"; {known.said}" for known in spoken if settings.get(known.name))

@@ -18,7 +18,7 @@ from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.checkpoints import floating_type
 from anomalyclip_monai.options import ModelOptions
-from anomalyclip_monai.types import PathLike
+from anomalyclip_monai.types import UNCALIBRATED, PathLike
 from anomalyclip_monai.weights import bundle
 from anomalyclip_monai.weights.hub import network_definition
 from anomalyclip_monai.weights.reading import read_state_dict
@@ -116,6 +116,8 @@ def choose_model(model: PathLike | ModelOptions = resources.DEFAULT_BUNDLE, **ch
             raise UsageError("E_OPTION", "weights are chosen for a backbone, and none is named", None, "add --backbone")
         root = resources.bundle_root(options.model)
         values = {} if options.precision is None else _in_precision(root, options.precision)
+        if prompts is not None and os.path.isabs(prompts):
+            values |= _of_other_prompts(root, Path(prompts))
         choice = ModelChoice(root, values, prompts=prompts)
         if options.fast and not choice.ensemble:
             raise UsageError("E_OPTION", "this model is no ensemble", root, "leave out fast")
@@ -139,6 +141,19 @@ def choose_model(model: PathLike | ModelOptions = resources.DEFAULT_BUNDLE, **ch
 def _file_or_name(prompts: str) -> str:
     """Prompts by name stay as they are, a file that is there becomes absolute."""
     return os.path.abspath(prompts) if os.path.isfile(prompts) else prompts
+
+
+def _of_other_prompts(root: Path, prompts: Path) -> dict[str, Any]:
+    """What a bundle says of its own prompts does not hold for others: no evidence, a threshold not fitted to them."""
+    own = root / "models" / "model.pt"
+    if own.is_file() and resources.sha256(own) == resources.sha256(prompts):
+        return {}
+    definition = _definition(root)
+    unknown = dict.fromkeys(resources.presets(), "not measured with these prompts")
+    values: dict[str, Any] = {name: unknown for name in ("evidence", "evidence_fast") if name in definition}
+    if (shipped := definition.get("shipped_threshold")) and shipped["origin"] != UNCALIBRATED:
+        values["shipped_threshold"] = {**shipped, "origin": "fitted to the shipped prompts, not to these"}
+    return values
 
 
 def _definition(root: Path) -> dict[str, Any]:
