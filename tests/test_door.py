@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -74,19 +75,19 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@functools.cache
+def thin_head(lesion: bool, whole=phantom.head_phantom) -> phantom.Phantom:
+    head = whole(lesion=lesion)
+    return dataclasses.replace(head, data=head.data[::6, ::6, 8:11], lesion=head.lesion[::6, ::6, 8:11])
+
+
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """An empty working folder, no connection, a home without weights, and a small head for the demo."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ANOMALYCLIP_OFFLINE", "1")
     monkeypatch.setenv("ANOMALYCLIP_HOME", str(tmp_path / "home"))
-    whole = phantom.head_phantom
-
-    def thin(lesion: bool) -> phantom.Phantom:
-        head = whole(lesion=lesion)
-        return dataclasses.replace(head, data=head.data[::6, ::6, 8:11], lesion=head.lesion[::6, ::6, 8:11])
-
-    monkeypatch.setattr(phantom, "head_phantom", thin)
+    monkeypatch.setattr(phantom, "head_phantom", lambda lesion: thin_head(lesion))
 
 
 def baseline(command: str, inputs: Path) -> list[str]:
