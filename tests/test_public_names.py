@@ -14,7 +14,7 @@ PACKAGE = Path(anomalyclip_monai.__file__).parent
 LAYERS = [
     {"cli", "label"},
     {"api"},
-    {"outputs", "engines", "inferers", "embedded", "weights"},
+    {"outputs", "engines", "inferers", "weights"},
     {"networks", "transforms", "losses", "metrics"},
     {"data"},
     {"resources"},
