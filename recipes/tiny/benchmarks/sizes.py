@@ -1,6 +1,6 @@
 """How small a lesion may be: bright balls in a healthy volume, and how high the heatmap gets in them.
 
-    python -m recipes.tiny.benchmarks.sizes HEALTHY.nii.gz [--radii 2 3 4] [--contrast 0.3] [--count 16] [-- localize's options]
+    python -m recipes.tiny.benchmarks.sizes HEALTHY.nii.gz [--radii 2 3] [--contrast 0.3] [-- OPTIONS OF LOCALIZE]
     python -m recipes.tiny.benchmarks.sizes HEALTHY.nii.gz -- --no-crop --axes 1
 
 For each radius ``count`` balls are put into the tissue, far from each other and from its border; each lifts the voxels

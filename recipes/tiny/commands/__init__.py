@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from recipes.tiny.commands import average, train
+from recipes.tiny.commands import average, reproduce, train
 
-COMMANDS = (train, average)
+COMMANDS = (train, average, reproduce)
 """The modules of the commands, in the order of ``--help``."""
 
 

@@ -27,13 +27,7 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Average the weights of trainings that came from the same start: calmer than any one of them."""
-    import safetensors.torch
+    from recipes.tiny.average import mean_weights, write_weights
 
-    from anomalyclip_monai.networks.checkpoints import IMAGE_SIDE
-    from recipes.tiny.average import mean_weights
-
-    mean = mean_weights(arguments.files)
-    if arguments.image_side:
-        mean = {key: value for key, value in mean.items() if key.startswith(IMAGE_SIDE)}
-    safetensors.torch.save_file({key: value.contiguous() for key, value in mean.items()}, arguments.output)
+    write_weights(mean_weights(arguments.files), arguments.output, image_side=arguments.image_side)
     say(f"mean of {len(arguments.files)}: {arguments.output}")

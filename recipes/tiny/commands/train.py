@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai import resources
-from recipes.tiny.commands.console import say
+from recipes.tiny.commands.console import say, sentence
 
 if TYPE_CHECKING:
     from recipes.tiny.commands.console import Commands
@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
 
         def tell(line: dict[str, Any]) -> None:
             if not arguments.quiet:
-                say(_sentence(line) if len(plans) == 1 else f"{name}: {_sentence(line)}")
+                say(sentence(line) if len(plans) == 1 else f"{name}: {sentence(line)}")
 
         network = starting_network(plan.init, bundle=plan.model, seed=plan.seed, image_size=plan.image_size)
         folder = out if len(plans) == 1 else out / name
@@ -151,8 +151,3 @@ def _setting(text: str) -> tuple[str, float]:
         return name, known[name](value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{value!r} is no {known[name].__name__}") from None
-
-
-def _sentence(line: dict[str, Any]) -> str:
-    values = line.get("validation") or {"loss": line["loss"]}
-    return f"{line['crops']} crops, {line['seconds']:.0f} s: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items())

@@ -1,4 +1,4 @@
-"""The table of the recipe's ``benchmarks/prompts.py``: from which pictures, and which difference with which interval."""
+"""The table of the recipe's ``benchmarks/prompts.py``: from which pictures, which difference and interval."""
 
 from __future__ import annotations
 
