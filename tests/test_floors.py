@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
@@ -145,6 +146,15 @@ def test_nothing_imports_the_command() -> None:
 @pytest.mark.parametrize("outside", ["recipes", "benchmarks", "tests"])
 def test_the_package_imports_nothing_that_is_not_installed(outside: str) -> None:
     assert [told(found) for found in imports(PACKAGE) if is_below(found.name, (outside,))] == []
+
+
+def test_the_wheel_holds_the_package_and_its_data_alone() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == [
+        "anomalyclip_monai",
+        "bundles",
+        "transforms",
+    ]
 
 
 def test_the_list_of_offences_only_gets_shorter() -> None:

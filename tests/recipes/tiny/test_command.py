@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from anomalyclip_monai import cli
 from anomalyclip_monai.networks import load_backbone
 from recipes.tiny.commands import main
 from recipes.tiny.commands.train import ORGANS
@@ -70,3 +71,10 @@ def test_a_number_that_is_none_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", str(tmp_path), "-o", str(tmp_path), "--set", "batch=many"])
     assert "argument --set: 'many' is no int" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train-embedded", "average-backbones"])
+def test_the_installed_command_knows_nothing_of_it(name, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([name, "x", "-o", "y"])
+    assert "invalid choice" in capsys.readouterr().err

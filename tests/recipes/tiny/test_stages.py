@@ -118,3 +118,15 @@ def test_a_folder_without_data_is_one_line(tmp_path, capsys):
     assert main(["reproduce", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.startswith("E_NO_INPUT: no training data found")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_learns_from_and_what_it_wrote(data, tmp_path, monkeypatch, capsys):
+    steps = (Stage("a", "bundle", seed=3, crops=4, image_size=64, settings={"batch": 4}), Mean("end", ("a",), 64))
+    monkeypatch.setattr("recipes.tiny.stages.NETWORKS", {"first": steps, "second": ()})
+    command = ["reproduce", str(data), "-o", str(tmp_path / "out"), "--network", "first", "--workers", "0"]
+    assert main([*command, "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("not the files that the shipped weights learned from: ")
+    assert "kvasir_256" in lines[0]
+    assert lines[-1] == f"first network: {tmp_path / 'out' / 'end.safetensors'}"
+    assert len(read_state_dict(tmp_path / "out" / "end.safetensors")[POSITIONS]) == 1 + 8 * 8
