@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,12 @@ from anomalyclip_monai.data.loading import innermost, known_cause
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
 from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions
 from anomalyclip_monai.outputs import Result
 from anomalyclip_monai.transforms import FindLesionsd
 from anomalyclip_monai.transforms.calibration import Calibration
-from anomalyclip_monai.types import SLICE_OPTIONS, PathLike, Record
-from anomalyclip_monai.weights.choice import CHOICE, bundle_config, choose_model, kept_network, load_network
+from anomalyclip_monai.types import PathLike, Record
+from anomalyclip_monai.weights.choice import INFERENCE, choose_model, kept_network, load_network
 
 logger = logging.getLogger(__name__)
 
@@ -50,17 +50,15 @@ def localize(
         roi: mask on the same grid; scores and lesions come from inside only.
         series: Series Number or Series Instance UID, to choose among the DICOM series of a folder.
         progress: called with (slices done, slices in all).
-        **options: ``threshold``, ``min_volume``, ``slice_axis``, ``axes``, ``slice_batch``, ``smooth_mm``,
-            ``smooth_slices``, ``mirror``, ``crop``, ``fill_glare``, ``volume``, ``per_slice``, as in the bundle's
-            configuration; and ``prompts``, ``precision``, ``backbone``, ``pretrained``, ``weights``, ``fast`` as in
-            :func:`~anomalyclip_monai.weights.choice.choose_model`. ``axes`` is ``auto`` (three planes of volumes whose
-            pixels allow it, else one), a number of planes or a list of them.
+        **options: see :class:`~anomalyclip_monai.options.CaseOptions` and
+            :class:`~anomalyclip_monai.options.ModelOptions`; those that are None keep the bundle's value.
 
     Raises:
         AnomalyCLIPError: one line with what is wrong, where, and what to do.
     """
-    pipeline = Pipeline(model, preset=preset, device=device, **options)
-    case = the_case(image, series) if isinstance(image, (str, Path)) else image
+    pipeline = Pipeline(*_options(model, preset, device, options))
+    which = InputOptions(series=series)
+    case = the_case(image, which.series) if isinstance(image, (str, Path)) else image
     name = case.name if isinstance(case, Case) else "case"
     return pipeline.run({"image": case, "case": name, "roi": roi}, progress)
 
@@ -94,8 +92,9 @@ def localize_many(
     Raises:
         AnomalyCLIPError: nothing can start.
     """
-    records = datalist(inputs, roi, series)
-    pipeline = Pipeline(model, preset=preset, device=device, **options)
+    which = InputOptions.of({"roi": roi, "series": series})
+    records = datalist(inputs, which.roi, which.series)
+    pipeline = Pipeline(*_options(model, preset, device, options))
     return ResultIterator(pipeline, records, progress)
 
 
@@ -128,12 +127,28 @@ def calibrate(
     Raises:
         AnomalyCLIPError: nothing can start, no case could be scored, or the threshold cannot be fitted.
     """
-    if options.get("threshold") is not None:
+    return fit_threshold(
+        inputs, wanted, Pipeline(*_options(model, preset, device, options)), progress=progress, cases=cases
+    )
+
+
+def fit_threshold(
+    inputs: PathLike | Sequence[PathLike],
+    wanted: Wanted | None,
+    pipeline: Pipeline,
+    *,
+    progress: SliceProgress | None = None,
+    cases: Callable[[Iterator[Result]], Iterator[Result]] = iter,
+) -> Calibration:
+    """:func:`calibrate` with a pipeline that is there already.
+
+    Raises:
+        AnomalyCLIPError: see :func:`calibrate`.
+    """
+    if pipeline.options.threshold is not None:
         raise UsageError("E_OPTION", "the threshold is what is calibrated", None, "leave it out")
-    wanted = wanted or Wanted()
     records = datalist(inputs)
-    pipeline = Pipeline(model, preset=preset, device=device, **options)
-    with Calibrator(wanted, pipeline.conditions["min_volume"]) as calibrator:
+    with Calibrator(wanted or Wanted(), pipeline.conditions["min_volume"]) as calibrator:
         for result in cases(ResultIterator(pipeline, records, progress)):
             calibrator.add(result)
         return calibrator.fit(pipeline.conditions)
@@ -145,38 +160,30 @@ def load_model(model: str = resources.DEFAULT_BUNDLE, *, device: str = "cpu", **
     Args:
         model: see :func:`localize`.
         device: see :func:`localize`.
-        **choice: see :func:`~anomalyclip_monai.weights.choice.choose_model`.
+        **choice: see :class:`~anomalyclip_monai.options.ModelOptions`.
 
     Raises:
         AnomalyCLIPError: there is no such bundle, or its weights are missing or damaged.
     """
-    return load_network(choose_model(model, **choice), resolve_device(device))
+    options = ModelOptions(model=model, device=device, **choice)
+    return load_network(choose_model(options), resolve_device(options.device))
 
 
 class Pipeline:
     """A bundle's inference definition, ready to run on single records.
 
     Args:
-        model: see :func:`localize`.
-        preset: see :func:`localize`.
-        device: see :func:`localize`.
-        **options: see :func:`localize`; those that are None keep the bundle's value.
+        model: which network runs, and where.
+        options: how a case is read, scored and outlined.
     """
 
-    OPTIONS = ("threshold", "min_volume", *SLICE_OPTIONS, "volume", "per_slice")
-    CHOICE = CHOICE
-
-    def __init__(
-        self, model: str = resources.DEFAULT_BUNDLE, *, preset: str = "auto", device: str = "auto", **options: Any
-    ) -> None:
-        known = (*self.OPTIONS, *self.CHOICE)
-        if unknown := sorted(set(options) - set(known)):
-            raise TypeError(f"unknown options {', '.join(unknown)}; known are {', '.join(known)}")
-        self.choice = choose_model(model, **{name: options.pop(name, None) for name in self.CHOICE})
-        self.device = resolve_device(device)
-        overrides = {key: value for key, value in options.items() if value is not None}
-        fingerprint = {"fingerprint": self.choice.fingerprint()}
-        parser = bundle_config(self.choice, {**overrides, **_preset_overrides(preset), **fingerprint})
+    def __init__(self, model: ModelOptions | None = None, options: CaseOptions | None = None) -> None:
+        model, self.options = model or ModelOptions(), options or CaseOptions()
+        self.choice = choose_model(model)
+        self.device = resolve_device(model.device)
+        values = {**self.options.given(), "fingerprint": self.choice.fingerprint()}
+        values |= resources.preset_values(values.pop("preset", "auto"))
+        parser = self.choice.configured(INFERENCE, values=values)
         self.network = kept_network(self.choice, self.device)
         try:
             self.preprocessing = parser.get_parsed_content("preprocessing")
@@ -207,10 +214,9 @@ class Pipeline:
             for step in self.postprocessing:
                 record = step(record)
         except Exception as error:
-            known = known_cause(error)
-            if known is None:
-                raise
-            raise known from None
+            if known := known_cause(error):
+                raise known from None
+            raise _unexpected(error, record["image"]) from error
         return Result.from_record(record, model=self.choice.fingerprint(), device=str(self.device))
 
 
@@ -232,11 +238,6 @@ class ResultIterator(Iterator[Result]):
             return self._pipeline.run(record, self._progress)
         except AnomalyCLIPError as error:
             return Result(record["case"], error=error)
-        except Exception as error:  # one case must never stop the others
-            logger.debug("unexpected error in %s", record["case"], exc_info=True)
-            what = f"unexpected {innermost(error)}"
-            path = record["image"].path if isinstance(record["image"], Case) else None
-            return Result(record["case"], error=CaseError("E_INTERNAL", what, path, "please report this"))
 
 
 def resolve_device(device: str) -> torch.device:
@@ -257,11 +258,22 @@ def resolve_device(device: str) -> torch.device:
     return chosen
 
 
-def _preset_overrides(preset: str) -> dict[str, Any]:
-    if preset.endswith((".yaml", ".yml")):
-        return resources.read_overlay(resources.preset_overlay(preset))
-    return {"preset": preset}
+def _options(
+    model: PathLike, preset: PathLike, device: str, options: Mapping[str, Any]
+) -> tuple[ModelOptions, CaseOptions]:
+    """Keyword arguments as typed options."""
+    of_model = {name: value for name, value in options.items() if name in ModelOptions.names()}
+    of_case = {name: value for name, value in options.items() if name not in of_model}
+    if unknown := sorted(set(of_case) - set(CaseOptions.names())):
+        known = ", ".join((*CaseOptions.names(), *ModelOptions.names()))
+        raise TypeError(f"unknown options {', '.join(unknown)}; known are {known}")
+    return ModelOptions.of({"model": model, "device": device, **of_model}), CaseOptions.of(
+        {"preset": preset, **of_case}
+    )
 
 
-# MONAI warns on every start of a bundle that configurations can run code; ours come with the package.
-warnings.filterwarnings("ignore", message=".*_target_.*", category=UserWarning, module="monai.bundle.*")
+def _unexpected(error: Exception, image: Any) -> CaseError:
+    """An error that nobody thought of, as one line; its cause stays attached."""
+    logger.debug("unexpected error", exc_info=error)
+    path = image.path if isinstance(image, Case) else None
+    return CaseError("E_INTERNAL", f"unexpected {innermost(error)}", path, "please report this")

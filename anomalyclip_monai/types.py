@@ -19,5 +19,5 @@ FloatArray: TypeAlias = NDArray[np.float32]
 Record: TypeAlias = dict[str, Any]
 """One case on its way through MONAI's dictionary transforms."""
 
-SLICE_OPTIONS = ("slice_axis", "axes", "slice_batch", "smooth_mm", "smooth_slices", "mirror", "crop", "fill_glare")
-"""How a volume is cut into slices and put together again, by the names of a bundle's configuration."""
+UNCALIBRATED = "uncalibrated"
+"""Origin of a threshold that was fitted to nothing."""

@@ -64,7 +64,7 @@ def whole_network(name: str, precision: str) -> tuple[Any, Any]:
     import torch
 
     from anomalyclip_monai.networks import AnomalyCLIP, load_backbone
-    from anomalyclip_monai.networks.backbones import network_definition
+    from anomalyclip_monai.weights.hub import network_definition
 
     with tempfile.TemporaryDirectory() as folder:
         # In a process of its own: memory for making random numbers is not the model's.
@@ -92,10 +92,10 @@ def vision_alone(name: str, precision: str) -> tuple[Any, Any]:
     import torch
     from open_clip.timm_model import TimmModel
 
-    from anomalyclip_monai.networks.backbones import PUBLISHED_LOCAL_SHARE, image_size
     from anomalyclip_monai.networks.checkpoints import floating_type
     from anomalyclip_monai.networks.dual_path import encode_image
     from anomalyclip_monai.networks.towers import vision_tower
+    from anomalyclip_monai.weights.hub import PUBLISHED_LOCAL_SHARE, image_size
 
     trunk, width = HUB_TOWERS[name]
     visual = TimmModel(trunk, width, pool="", proj="linear").eval().requires_grad_(False).to(floating_type(precision))

@@ -20,10 +20,8 @@ def test_public_names():
         "AnomalyCLIPEnsemble",
         "HandWrittenCLIP",
         "clip_from_state_dict",
-        "load_backbone",
         "named_config",
         "prompts_from_authors",
-        "read_state_dict",
     ]
 
 

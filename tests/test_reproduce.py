@@ -35,6 +35,7 @@ from anomalyclip_monai.data.benchmarks import LAYOUTS
 from anomalyclip_monai.data.published import PUBLISHED
 from anomalyclip_monai.networks.checkpoints import empty_clip
 from anomalyclip_monai.outputs.report import write
+from anomalyclip_monai.weights import bundle as bundle_weights
 from anomalyclip_monai.weights.published import (
     MODELS,
     VITL14_336,
@@ -402,8 +403,8 @@ def test_checkpoint_is_named_of_just_its_prompts(tmp_path):
     path = tmp_path / "prompts_visa.pt"
     path.write_bytes(b"prompts")
     known = {"prompts_sha256": hashlib.sha256(b"prompts").hexdigest()}
-    assert resources.prompts_fingerprint(path) == known
+    assert bundle_weights.prompts_fingerprint(path) == known
     path.with_suffix(".json").write_text(json.dumps({**known, "checkpoint_blob_id": "c90f"}))
-    assert resources.prompts_fingerprint(path) == {**known, "prompts_blob_id": "c90f"}
+    assert bundle_weights.prompts_fingerprint(path) == {**known, "prompts_blob_id": "c90f"}
     path.write_bytes(b"others")
-    assert "prompts_blob_id" not in resources.prompts_fingerprint(path)
+    assert "prompts_blob_id" not in bundle_weights.prompts_fingerprint(path)

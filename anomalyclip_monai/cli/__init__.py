@@ -10,11 +10,19 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from anomalyclip_monai import __version__
 from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, train, weights
-from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_INTERRUPTED, EXIT_NOT_STARTED, fail
+from anomalyclip_monai.cli.console import (
+    EXIT_CASE_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_STARTED,
+    fail,
+    use_escapes_for_what_the_terminal_cannot_show,
+)
 from anomalyclip_monai.exceptions import AnomalyCLIPError, NoInputError, UsageError, WeightsError
+from anomalyclip_monai.text import printable
 
 COMMANDS = (localize, calibrate, evaluate, train, demo, info, weights)
 """The modules of the commands, in the order of ``--help``."""
@@ -22,6 +30,7 @@ COMMANDS = (localize, calibrate, evaluate, train, demo, info, weights)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; -> 0 all cases done, 1 at least one failed, 2 nothing could start."""
+    use_escapes_for_what_the_terminal_cannot_show()
     arguments = _parser().parse_args(argv)
     # What libraries log may hold values of headers; only this package's own warnings reach the terminal.
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
@@ -41,8 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a request, whatever its words hold."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="anomalyclip",
         description="Zero-shot lesion localisation in medical images. Research use only, not a medical device.",
     )

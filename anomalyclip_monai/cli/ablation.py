@@ -7,8 +7,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_DONE, model_options, say
+from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_DONE, path_of, say
 from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.options import ModelOptions
+from anomalyclip_monai.text import printable
 
 _FIRST_SEED = 111
 
@@ -56,12 +58,13 @@ def check_ablation_options(arguments: argparse.Namespace) -> None:
 
 
 def run_ablation(
-    arguments: argparse.Namespace, evaluation: Mapping[str, Any]
+    arguments: argparse.Namespace, model: ModelOptions, evaluation: Mapping[str, Any]
 ) -> tuple[int, list[list[str]], list[str]]:
     """Learn and measure every row -> exit code, cells of the table, lines below it.
 
     Args:
         arguments: of the command.
+        model: which network, and where.
         evaluation: values for the bundle's ``evaluate.json``.
     """
     from anomalyclip_monai.api import resolve_device
@@ -69,16 +72,14 @@ def run_ablation(
     from anomalyclip_monai.weights.choice import choose_model
 
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it repeats an error that is reported here
-    chosen = model_options(arguments)
-    device = resolve_device(chosen.pop("device"))
     count = arguments.seeds_count or 1
     ablation = Ablation(
-        choose_model(**chosen),
-        arguments.ablate,
+        choose_model(model),
+        [(name, path_of(path, "the auxiliary set")) for name, path in arguments.ablate],
         arguments.dataset,
-        arguments.path,
-        arguments.output,
-        device=device,
+        evaluation["dataset_dir"],
+        evaluation["output_dir"],
+        device=resolve_device(model.device),
         epochs=arguments.epochs,
         seeds=range(_FIRST_SEED, _FIRST_SEED + count),
         nouns=arguments.object_names,
@@ -95,7 +96,7 @@ def run_ablation(
     content = ablation.run(done)
     table = short_table(content)
     failed = any(row.get("failed") for row in content["rows"])
-    lines = [*table.notes, f"-> {ablation.folder / 'ablation.md'}"]
+    lines = [*table.notes, f"-> {printable(ablation.folder / 'ablation.md')}"]
     return EXIT_CASE_FAILED if failed else EXIT_DONE, [table.header, *table.rows], lines
 
 

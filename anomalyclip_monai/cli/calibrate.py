@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomalyclip_monai import resources
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
-    add_model_options,
-    add_slice_options,
+    add_options,
+    add_quiet,
+    given_options,
+    inputs_of,
     model_options,
+    path_of,
     progress,
     say,
 )
-from anomalyclip_monai.types import SLICE_OPTIONS
+from anomalyclip_monai.options import CaseOptions, ModelOptions
+from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
-
-OPTIONS = ("min_volume", *SLICE_OPTIONS, "volume")
 
 
 def add(commands: Commands) -> None:
@@ -36,11 +36,9 @@ def add(commands: Commands) -> None:
     wanted.add_argument("--false-alarm-ml", type=float, metavar="ML", help="mask allowed in a normal case (default 1)")
     wanted.add_argument("--false-alarm-share", type=float, metavar="S", help="the same as a share of the picture")
     calibrate.add_argument("--quantile", type=float, metavar="Q", help="in this share of the cases, not on average")
-    add_model_options(calibrate)
-    calibrate.add_argument("--preset", default="auto", help=f"auto, {', '.join(resources.presets())}, or a YAML file")
-    calibrate.add_argument("--min-volume", type=float, metavar="MM3", help="as of localize (default 20; photos 0)")
-    add_slice_options(calibrate)
-    calibrate.add_argument("--volume", type=int, metavar="N", help="which volume of 4D files, counted from 0")
+    for options in (ModelOptions, CaseOptions):
+        add_options(calibrate, options, "calibrate")
+    add_quiet(calibrate)
     calibrate.set_defaults(run=run)
 
 
@@ -49,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     The file holds for the same model, preset and settings: localize --threshold FILE refuses others.
     """
-    from anomalyclip_monai.api import calibrate
+    model, case = model_options(arguments), given_options(arguments, CaseOptions)
+    inputs, output = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
+    from anomalyclip_monai.api import Pipeline, fit_threshold
     from anomalyclip_monai.engines.calibration import Wanted
     from anomalyclip_monai.files import whole_file
 
@@ -59,23 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
         ml = arguments.false_alarm_ml
         wanted = Wanted(1.0 if ml is None else ml, "ml", arguments.quantile)
     with progress(arguments.quiet) as (slices, cases):
-        found = calibrate(
-            arguments.inputs,
-            wanted,
-            preset=arguments.preset,
-            progress=slices,
-            cases=cases,
-            **model_options(arguments),
-            **{name: getattr(arguments, name) for name in OPTIONS},
-        )
-    output = Path(arguments.output)
+        found = fit_threshold(inputs, wanted, Pipeline(model, case), progress=slices, cases=cases)
     with whole_file(output) as temporary:
         temporary.write_text(found.to_json(), encoding="utf-8")
     for failure in found.details["failed"]:
-        say(f"{failure['case']}: {failure['error']}", to=sys.stderr)
+        say(f"{printable(failure['case'])}: {failure['error']}", to=sys.stderr)
     if not arguments.quiet:
         count, reached = len(found.details["cases"]), found.details["reached"]
-        say(f"threshold {found.threshold:g}: {wanted.said(reached)}, of {count} normal cases -> {output}")
+        say(f"threshold {found.threshold:g}: {wanted.said(reached)}, of {count} normal cases -> {printable(output)}")
         say(f"  with the threshold so far: {wanted.said(found.details['before'])}")
-        say(f"  use it: anomalyclip localize INPUT -o OUT --preset {found.preset} --threshold {output}")
+        say(f"  use it: anomalyclip localize INPUT -o OUT --preset {found.preset} --threshold {printable(output)}")
     return EXIT_CASE_FAILED if found.details["failed"] else EXIT_DONE

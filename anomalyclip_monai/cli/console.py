@@ -3,86 +3,101 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.exceptions import AnomalyCLIPError
+from anomalyclip_monai.exceptions import AnomalyCLIPError, UsageError
+from anomalyclip_monai.options import ModelOptions, Option, OptionSet
+from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.outputs import Result
 
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
+Options = TypeVar("Options", bound=OptionSet)
+
 EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
 EXIT_INTERRUPTED = 130
 
 
-def add_model_options(parser: argparse.ArgumentParser, *, learned: bool = True) -> None:
-    """Options of every command that runs a model; ``learned``: with prompts that exist already."""
-    network = parser.add_mutually_exclusive_group()
-    network.add_argument(
-        "--model",
-        default=resources.DEFAULT_BUNDLE,
-        help="name or folder of a bundle (default: %(default)s)",
-    )
-    network.add_argument("--backbone", metavar="NAME", help="another CLIP by its name in open_clip, with --prompts")
-    parser.add_argument("--pretrained", metavar="TAG", help="open_clip's tag of the backbone's weights")
-    parser.add_argument("--weights", metavar="FILE", help="the backbone's weights, in the place of published ones")
-    parser.add_argument("--precision", help="of the backbone in memory: fp32, bf16 or fp16 (default: the bundle's)")
-    if learned:
-        parser.add_argument(
-            "--fast",
-            action="store_true",
-            default=None,
-            help="only the first of the model's two networks: a third of the time",
-        )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    if learned:
-        parser.add_argument("--prompts", metavar="FILE", help="learned prompts, or the name of published ones (mvtec)")
+def add_options(parser: argparse.ArgumentParser, options: type[OptionSet], command: str) -> None:
+    """The flags that a command has of a class of options; what was not given is None."""
+    for known in options.known():
+        if command not in known.commands:
+            continue
+        said: dict[str, Any] = {"dest": known.name, "default": None, "help": _help(known)}
+        match known.kind:
+            case "yes":
+                said["action"] = "store_true"
+            case "switch":
+                said["action"] = argparse.BooleanOptionalAction
+            case "texts" | "counts":
+                said |= {"nargs": "+", "metavar": known.metavar}
+            case _:
+                said["metavar"] = known.metavar or (f"{{{','.join(known.choices)}}}" if known.choices else None)
+        parser.add_argument(known.flags, **said)
+
+
+def _help(known: Option) -> str:
+    default = f" (default: {known.default_in_words})" if known.default_in_words else ""
+    return f"{known.help}{default}".replace("%", "%%")
+
+
+def given_options(arguments: argparse.Namespace, options: type[Options]) -> Options:
+    """What was given of a class of options, checked.
+
+    Raises:
+        UsageError: a value is none of its kind, or out of range (``E_OPTION``).
+    """
+    given = {name: getattr(arguments, name, None) for name in options.names()}
+    return options(**{name: value for name, value in given.items() if value is not None})
+
+
+def model_options(arguments: argparse.Namespace) -> ModelOptions:
+    """The options of the network; of a bundle that does not come with the package one line says that it is code.
+
+    Raises:
+        UsageError: a value is wrong, or there is no such bundle.
+    """
+    if arguments.model is not None and arguments.backbone is not None:
+        raise UsageError("E_OPTION", "--model and --backbone", None, "leave one out")
+    chosen = given_options(arguments, ModelOptions)
+    root = resources.bundle_root(chosen.model)
+    if not resources.comes_with_the_package(root) and not arguments.quiet:
+        say(f"running the code of a bundle that does not come with the package: {printable(root)}", to=sys.stderr)
+    return chosen
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """``--quiet``, of every command that runs for a while."""
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress bars, only errors")
 
 
-def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What :func:`add_model_options` added, as arguments of :func:`~anomalyclip_monai.api.localize`."""
-    from anomalyclip_monai.weights.choice import CHOICE
+def inputs_of(texts: Sequence[str]) -> list[Path]:
+    """Files and folders that were named, absolute.
 
-    chosen = {name: getattr(arguments, name, None) for name in CHOICE}
-    return {"model": arguments.model, "device": arguments.device, **chosen}
+    Raises:
+        UsageError: a name is empty (``E_USAGE``).
+    """
+    return [path_of(text, "an input") for text in texts]
 
 
-def add_slice_options(parser: argparse.ArgumentParser) -> None:
-    """:data:`~anomalyclip_monai.types.SLICE_OPTIONS`, for every command that scores volumes."""
-    parser.add_argument("--slice-axis", help="of volumes: auto, axial, coronal, sagittal, 0, 1 or 2")
-    parser.add_argument(
-        "--axes",
-        metavar="N",
-        help="of volumes: auto (three planes where pixels allow it, else one), mean of N planes (1 to 3), or a list: "
-        "axial,sagittal (default: the bundle's; auto of tiny, 1 of vitl14_336)",
-    )
-    parser.add_argument("--slice-batch", type=int, metavar="N", help="slices per call of the network (default 16)")
-    parser.add_argument("--smooth", type=float, metavar="MM", dest="smooth_mm", help="Gaussian across the planes")
-    parser.add_argument("--smooth-slices", type=float, metavar="N", help="the same in slices (default: the bundle's)")
-    parser.add_argument(
-        "--mirror",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="also score mirrored slices of photos and of volumes along one axis (default: the bundle's)",
-    )
-    parser.add_argument(
-        "--crop",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="show the network only the part of a volume's slices that holds the body (default: the bundle's)",
-    )
-    parser.add_argument(
-        "--fill-glare",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="of colour pictures fill the reflections before the network sees them (default: the bundle's)",
-    )
+def path_of(text: str, what: str) -> Path:
+    """A file or folder that was named, absolute.
+
+    Raises:
+        UsageError: the name is empty, which would stand for the working folder (``E_USAGE``).
+    """
+    if not text or "\0" in text:
+        raise UsageError("E_USAGE", f"{what} has no name", None, "give a file or folder")
+    return Path(os.path.abspath(text))
 
 
 @contextmanager
@@ -115,6 +130,13 @@ def say(text: str, to: Any = None) -> None:
     from tqdm import tqdm
 
     tqdm.write(text, file=to or sys.stdout)
+
+
+def use_escapes_for_what_the_terminal_cannot_show() -> None:
+    """A name outside the terminal's encoding is shown with escapes and does not end the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def lesions(count: int) -> str:

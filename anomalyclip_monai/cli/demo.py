@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
-    add_model_options,
+    add_options,
+    add_quiet,
     lesions,
     model_options,
+    path_of,
     progress,
     say,
 )
+from anomalyclip_monai.options import CaseOptions, ModelOptions
+from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
@@ -26,33 +29,36 @@ def add(commands: Commands) -> None:
     """Add the command."""
     demo = commands.add_parser("demo", help="find a lesion in a synthetic head, end to end", description=run.__doc__)
     demo.add_argument("-o", "--output", default="anomalyclip-demo", metavar="OUT", help="default: %(default)s")
-    add_model_options(demo)
+    add_options(demo, ModelOptions, "demo")
+    add_quiet(demo)
     demo.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make a synthetic head with a known lesion, the same as DICOM, and its lesion-free twin; run and check all."""
-    from anomalyclip_monai.api import localize_many
+    from anomalyclip_monai.api import Pipeline, ResultIterator
+    from anomalyclip_monai.data.cases import datalist
     from anomalyclip_monai.data.phantom import head_phantom
     from anomalyclip_monai.outputs.dicom_series import write_mr_series
     from anomalyclip_monai.outputs.nifti import write_nifti
 
-    made = Path(arguments.output) / "input"
+    model, output = model_options(arguments), path_of(arguments.output, "the output")
+    made = output / "input"
     lesion, healthy = head_phantom(lesion=True), head_phantom(lesion=False)
     write_nifti(made / "lesion.nii.gz", lesion.data, lesion.affine)
     write_nifti(made / "healthy.nii.gz", healthy.data, healthy.affine)
     write_mr_series(made / "lesion_dicom", lesion.data, lesion.affine)
     phantoms = {"lesion": lesion, "lesion_dicom": lesion, "healthy": healthy}
     inputs = [made / "lesion.nii.gz", made / "lesion_dicom", made / "healthy.nii.gz"]
-    say(f"Synthetic heads, no patient's data: {made}")
+    say(f"Synthetic heads, no patient's data: {printable(made)}")
     as_expected = True
     with progress(arguments.quiet) as (slices, cases):
-        results = localize_many(inputs, preset="mr_brain", progress=slices, **model_options(arguments))
-        for result in cases(results):
-            folder = result.save(arguments.output)
+        pipeline = Pipeline(model, CaseOptions(preset="mr_brain"))
+        for result in cases(ResultIterator(pipeline, datalist(inputs), slices)):
+            folder = result.save(output)
             right, lines = _compare(result, phantoms[result.case])
             as_expected &= right
-            for line in [*lines, f"  look at {folder / 'preview.png'}"]:
+            for line in [*lines, f"  look at {printable(folder / 'preview.png')}"]:
                 say(line)
     return EXIT_DONE if as_expected else EXIT_CASE_FAILED
 

@@ -14,13 +14,16 @@ from anomalyclip_monai.cli.ablation import add_ablation_options, check_ablation_
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
-    add_model_options,
-    add_slice_options,
+    add_options,
+    add_quiet,
+    given_options,
     model_options,
+    path_of,
     say,
 )
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
-from anomalyclip_monai.types import SLICE_OPTIONS
+from anomalyclip_monai.options import CaseOptions, MeasureOptions, ModelOptions
+from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
@@ -39,21 +42,9 @@ def add(commands: Commands) -> None:
     evaluate.add_argument("path", nargs="?", metavar="PATH", help="its folder, or a CSV file")
     evaluate.add_argument("-o", "--output", required=True, metavar="OUT", help="the report goes to OUT/SET/")
     evaluate.add_argument("--all", metavar="ROOT", help="every data set that is found below this folder")
-    add_model_options(evaluate)
-    evaluate.add_argument("--protocol", help="paper or native (default: paper for the paper's sets of photos)")
-    evaluate.add_argument("--methods", nargs="+", metavar="METHOD", help="anomalyclip, clip, clip_ac, hand_written ...")
-    evaluate.add_argument(
-        "--seeds", nargs="+", metavar="PROMPTS", help="prompt files of several trainings: mean and sd"
-    )
-    evaluate.add_argument("--against", metavar="REPORT", help="report.json of another model: a paired test")
-    evaluate.add_argument("--bootstrap", type=int, metavar="N", help="resampled sets, 0 for none (default 1000)")
-    evaluate.add_argument("--limit", type=int, metavar="N", help="only N samples, spread evenly over the set")
-    evaluate.add_argument(
-        "--preset", help=f"auto, {', '.join(resources.presets())}, or a YAML file (default: the set's)"
-    )
-    evaluate.add_argument("--threshold", help="auto, or a value above 0 up to 1, for Dice and false mask")
-    add_slice_options(evaluate)
-    evaluate.add_argument("--volume", type=int, metavar="N", help="which volume of 4D files, counted from 0")
+    for options in (ModelOptions, CaseOptions, MeasureOptions):
+        add_options(evaluate, options, "evaluate")
+    add_quiet(evaluate)
     add_ablation_options(evaluate)
     evaluate.set_defaults(run=run)
 
@@ -68,52 +59,52 @@ def run(arguments: argparse.Namespace) -> int:
             "E_USAGE", "no data set" if not arguments.all else "SET and --all", None, "give SET PATH or --all"
         )
     check_ablation_options(arguments)
+    model = model_options(arguments)
     if arguments.all:
-        return _all(arguments)
+        return _all(arguments, model)
     if arguments.ablate:
-        return _ablate(arguments)
-    return _one(arguments, arguments.dataset, arguments.path)[0]
+        return _ablate(arguments, model)
+    return _one(arguments, model, arguments.dataset, arguments.path)[0]
 
 
-def _all(arguments: argparse.Namespace) -> int:
+def _all(arguments: argparse.Namespace, model: ModelOptions) -> int:
     """Every set below a folder that has no finished report yet, then the table over all of them."""
     from anomalyclip_monai.data.benchmarks import find_all
     from anomalyclip_monai.outputs.report import all_sets_table, write_all_sets
 
     code, reports = EXIT_DONE, []
-    found = find_all(arguments.all)
+    found = find_all(path_of(arguments.all, "the folder of all sets"))
     if not arguments.quiet:
-        say(f"found: {', '.join(f'{dataset} in {folder}' for dataset, folder in found.items())}")
+        say(f"found: {', '.join(f'{dataset} in {printable(folder)}' for dataset, folder in found.items())}")
     for dataset, folder in found.items():
         try:
-            done, report = _one(arguments, dataset, folder, keep=True)
+            done, report = _one(arguments, model, dataset, folder, keep=True)
             reports.append(report)
         except AnomalyCLIPError as error:
             done = EXIT_CASE_FAILED
             say(f"{dataset}: {error}", to=sys.stderr)
         code = max(code, done)
     if reports:
-        page = write_all_sets(reports, Path(arguments.output))[-1]
+        page = write_all_sets(reports, path_of(arguments.output, "the output"))[-1]
         say(all_sets_table(reports))
-        say(f"-> {page}")
+        say(f"-> {printable(page)}")
     return code
 
 
 def _one(
-    arguments: argparse.Namespace, dataset: str, path: str | Path, *, keep: bool = False
+    arguments: argparse.Namespace, model: ModelOptions, dataset: str, path: str | Path, *, keep: bool = False
 ) -> tuple[int, Mapping[str, Any]]:
     """One set -> exit code and report; ``keep``: that of an earlier run with the same options if nothing changed."""
+    values = _values(arguments, dataset, path)
     from anomalyclip_monai.api import resolve_device
     from anomalyclip_monai.engines.evaluation import bundle_evaluator
     from anomalyclip_monai.weights.choice import choose_model
 
-    chosen = model_options(arguments)
-    device = resolve_device(chosen.pop("device"))
-    evaluator = bundle_evaluator(choose_model(**chosen), {"device": device, **_overrides(arguments, dataset, path)})
+    evaluator = bundle_evaluator(choose_model(model), {"device": resolve_device(model.device), **values})
     if keep and (finished := evaluator.evaluation.finished()) is not None:
         if not arguments.quiet:
             folder = evaluator.evaluation.folder
-            say(f"{evaluator.evaluation.title}: there already, delete {folder} to measure it again")
+            say(f"{evaluator.evaluation.title}: there already, delete {printable(folder)} to measure it again")
         return EXIT_DONE, finished
     code = EXIT_DONE
     with _bar(evaluator, arguments.quiet):
@@ -129,33 +120,30 @@ def _one(
     return code, evaluator.report
 
 
-def _ablate(arguments: argparse.Namespace) -> int:
+def _ablate(arguments: argparse.Namespace, model: ModelOptions) -> int:
     """The ablation table of one set."""
-    code, rows, lines = run_ablation(arguments, _overrides(arguments, arguments.dataset, arguments.path))
+    code, rows, lines = run_ablation(arguments, model, _values(arguments, arguments.dataset, arguments.path))
     if not arguments.quiet:
         for line in (*_columns(rows), *(f"  {line}" for line in lines)):
             say(line)
     return code
 
 
-def _overrides(arguments: argparse.Namespace, dataset: str, path: str | Path) -> dict[str, Any]:
+def _values(arguments: argparse.Namespace, dataset: str, path: str | Path) -> dict[str, Any]:
+    """Entries of ``evaluate.json`` and ``inference.json``, paths absolute."""
+    case, measure = given_options(arguments, CaseOptions), given_options(arguments, MeasureOptions)
     values = {
         "dataset_name": dataset,
-        "dataset_dir": str(path),
-        "output_dir": arguments.output,
-        **{
-            name: getattr(arguments, name)
-            for name in (
-                *("protocol", "methods", "seeds", "against", "bootstrap", "limit"),
-                *("threshold", *SLICE_OPTIONS, "volume"),
-            )
-        },
+        "dataset_dir": str(path_of(str(path), "the data set")),
+        "output_dir": str(path_of(arguments.output, "the output")),
+        **case.given(),
+        **measure.given(),
     }
-    preset = arguments.preset
-    if preset is not None:
-        is_file = preset.endswith((".yaml", ".yml"))
-        values |= resources.read_overlay(resources.preset_overlay(preset)) if is_file else {"preset": preset}
-    return {key: value for key, value in values.items() if value is not None}
+    if measure.seeds:
+        values["seeds"] = [str(path_of(seed, "a file of prompts")) for seed in measure.seeds]
+    if measure.against:
+        values["against"] = str(path_of(measure.against, "the report"))
+    return {**values, **(resources.preset_values(case.preset) if case.preset else {})}
 
 
 @contextmanager
@@ -181,11 +169,11 @@ def _describe(report: Mapping[str, Any], folder: Path) -> Iterator[str]:
     for note in table.notes:
         yield f"  {note}"
     if report["comparison"]:
-        yield f"compared with {report['comparison']['with']}: see table.md"
+        yield f"compared with {printable(report['comparison']['with'])}: see table.md"
     for warning in report["warnings"]:
-        yield f"  {warning}"
+        yield f"  {printable(warning)}"
     done = f"protocol {report['protocol']['id']}; {counts(report)}; {report['seconds']:.0f} s"
-    yield f"{done} -> {folder / 'report.html'}"
+    yield f"{done} -> {printable(folder / 'report.html')}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from anomalyclip_monai import __version__, resources
 from anomalyclip_monai.cli.console import EXIT_DONE, say
+from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.text import printable
+from anomalyclip_monai.weights.bundle import fingerprint
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
@@ -23,17 +26,21 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print versions, models with their weights, presets and folders."""
     names = ("monai", "torch", "open_clip_torch", "nibabel", "pydicom")
+    try:
+        home = str(resources.home())
+    except UsageError as error:
+        home = str(error)
     models: dict[str, dict[str, str]] = {}
     for name in resources.bundles():
         root = resources.bundle_root(name)
-        models[name] = {"folder": str(root), **resources.fingerprint(root)}
+        models[name] = {"folder": str(root), **fingerprint(root)}
     versions = {name: resources.installed_version(name) for name in names}
     content = {
         "anomalyclip-monai": __version__,
         "versions": versions,
         "models": models,
         "presets": resources.presets(),
-        "home": str(resources.home()),
+        "home": home,
     }
     if arguments.json:
         say(json.dumps(content, indent=2))
@@ -41,11 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"anomalyclip-monai {__version__}")
     say("  ".join(f"{name} {version}" for name, version in versions.items()))
     for name, model in models.items():
-        say(f"model {name.removeprefix(resources.BUNDLE_PREFIX)}: {model['folder']}")
+        say(f"model {name.removeprefix(resources.BUNDLE_PREFIX)}: {printable(model['folder'])}")
         hashes = {"weights_sha256": "missing", "prompts_sha256": "missing", **model}
         for key in hashes:
             if key.endswith("_sha256"):
                 say(f"  {key} {hashes[key]}")
     say(f"presets: {', '.join(resources.presets())}")
-    say(f"home: {resources.home()}")
+    say(f"home: {printable(home)}")
     return EXIT_DONE

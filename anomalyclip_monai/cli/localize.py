@@ -8,18 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomalyclip_monai import resources
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
-    add_model_options,
-    add_slice_options,
+    add_options,
+    add_quiet,
+    given_options,
+    inputs_of,
     lesions,
     model_options,
+    path_of,
     progress,
     say,
 )
 from anomalyclip_monai.exceptions import AnomalyCLIPError
+from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions
+from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
@@ -33,49 +37,32 @@ def add(commands: Commands) -> None:
     )
     localize.add_argument("inputs", nargs="+", metavar="INPUT", help="NIfTI, DICOM folder, PNG/JPEG/TIFF, or folders")
     localize.add_argument("-o", "--output", required=True, metavar="OUT", help="results go to OUT/<case>/")
-    add_model_options(localize)
-    localize.add_argument("--preset", default="auto", help=f"auto, {', '.join(resources.presets())}, or a YAML file")
-    localize.add_argument("--roi", metavar="MASK", help="organ mask on the same grid; or a folder, named as the cases")
-    localize.add_argument(
-        "--threshold", help="auto, a value above 0 up to 1, quantile:Q of the case's heatmap, or a calibration's file"
-    )
-    localize.add_argument("--min-volume", type=float, metavar="MM3", help="drop smaller lesions (default 20; photos 0)")
-    add_slice_options(localize)
-    localize.add_argument("--series", metavar="N", help="only the DICOM series with this number or UID")
-    localize.add_argument("--volume", type=int, metavar="N", help="which volume of a 4D file, counted from 0")
-    localize.add_argument(
-        "--per-slice",
-        action="store_true",
-        default=None,
-        help="score a DICOM series with missing or uneven slices one by one; results as DICOM only",
-    )
+    for options in (ModelOptions, CaseOptions, InputOptions):
+        add_options(localize, options, "localize")
     localize.add_argument("--no-dicom", action="store_true", help="no heatmap.dcm and mask.dcm for DICOM input")
+    add_quiet(localize)
     localize.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Find lesions in every case of the inputs and write heatmap, mask, scores and preview of each."""
-    from anomalyclip_monai.api import Pipeline, localize_many
+    model, case = model_options(arguments), given_options(arguments, CaseOptions)
+    which = given_options(arguments, InputOptions)
+    inputs, output = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
+    from anomalyclip_monai.api import Pipeline, ResultIterator
+    from anomalyclip_monai.data.cases import datalist
 
-    options = {name: getattr(arguments, name) for name in Pipeline.OPTIONS}
     failed = 0
     with progress(arguments.quiet) as (slices, cases):
-        results = localize_many(
-            arguments.inputs,
-            preset=arguments.preset,
-            roi=arguments.roi,
-            series=arguments.series,
-            progress=slices,
-            **model_options(arguments),
-            **options,
-        )
+        records = datalist(inputs, which.roi, which.series)
+        results = ResultIterator(Pipeline(model, case), records, slices)
         told: set[str] = set()
         for result in cases(results):
             try:
-                folder = result.save(arguments.output, dicom=not arguments.no_dicom)
+                folder = result.save(output, dicom=not arguments.no_dicom)
             except AnomalyCLIPError as error:
                 failed += 1
-                say(f"{result.case}: {error}", to=sys.stderr)
+                say(f"{printable(result.case)}: {error}", to=sys.stderr)
                 continue
             if not arguments.quiet:
                 for line in _describe(result, folder, told):
@@ -90,7 +77,7 @@ def _describe(result: Result, folder: Path, told: set[str]) -> Iterator[str]:
     if count and (volume := result.lesions[0].volume_mm3) is not None:
         total = sum(lesion.volume_mm3 or 0 for lesion in result.lesions)
         found += f", {total / 1000:.1f} ml" + (f" (highest peak: {volume / 1000:.1f} ml)" if count > 1 else "")
-    yield f"{result.case}: score {result.score:.2f}, {found}, {result.seconds:.1f} s -> {folder}"
+    yield f"{printable(result.case)}: score {result.score:.2f}, {found}, {result.seconds:.1f} s -> {printable(folder)}"
     preset = result.preset
     remarks = [
         f"preset {preset['name']} ({preset['chosen']})",
@@ -101,4 +88,4 @@ def _describe(result: Result, folder: Path, told: set[str]) -> Iterator[str]:
     for remark in remarks:
         if remark not in told:
             told.add(remark)
-            yield f"  {remark}"
+            yield f"  {printable(remark)}"

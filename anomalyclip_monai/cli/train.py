@@ -9,17 +9,26 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalyclip_monai.cli.console import EXIT_DONE, add_model_options, model_options, say
+from anomalyclip_monai import resources
+from anomalyclip_monai.cli.console import (
+    EXIT_DONE,
+    add_options,
+    add_quiet,
+    given_options,
+    model_options,
+    path_of,
+    say,
+)
 from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.options import CaseOptions, LearnOptions, ModelOptions
+from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
     from anomalyclip_monai.engines.prompts import PromptTrainer
-
-OPTIONS = ("epochs", "batch_size", "learning_rate", "terms", "features", "augment", "slices", "preset", "mlflow")
-"""Options that go into the bundle's ``train.json`` as they are."""
 
 
 def add(commands: Commands) -> None:
@@ -29,43 +38,28 @@ def add(commands: Commands) -> None:
         "sets", nargs="+", metavar="DATASET PATH", help="data sets and their folders: mvtec DIR, folder DIR, csv FILE"
     )
     train.add_argument("-o", "--output", required=True, metavar="OUT", help="model.pt and training.json go here")
-    add_model_options(train, learned=False)
+    add_options(train, ModelOptions, "train")
     train.add_argument("--seed", type=int, default=111, help="of prompts and order (default: %(default)s)")
     train.add_argument(
         "--seeds", type=_at_least(1), default=1, metavar="N", help="learn N sets of prompts, for their mean and spread"
     )
-    train.add_argument("--epochs", type=_at_least(1), help="passes over the images (default 15)")
-    train.add_argument("--batch-size", type=_at_least(1), metavar="N", help="images per step (default 8)")
-    train.add_argument("--lr", type=_rate, dest="learning_rate", help="learning rate of Adam (default 0.001)")
-    train.add_argument(
-        "--loss",
-        dest="terms",
-        choices=("both", "global", "local"),
-        help="of images, of maps, or both (default); global needs no masks",
-    )
-    train.add_argument(
-        "--features",
-        choices=("fp32", "fp16", "bf16", "none"),
-        help="precision of image features, computed once (default fp16); none computes them at every step",
-    )
-    train.add_argument(
-        "--augment", action="store_true", default=None, help="change images mildly; features are not computed once"
-    )
-    train.add_argument("--slices", type=_at_least(2), metavar="N", help="most slices of one volume (default 16)")
-    train.add_argument("--preset", help="auto, or the name of a preset")
-    train.add_argument("--tensorboard", action="store_true", help="log to OUT/tensorboard (extra tensorboard)")
-    train.add_argument("--mlflow", metavar="URI", help="log to this tracking URI (extra mlflow)")
+    for options in (LearnOptions, CaseOptions):
+        add_options(train, options, "train")
     train.add_argument("--keep-features", action="store_true", help="leave features in OUT/work for further runs")
+    add_quiet(train)
     train.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Learn prompts on the frozen model. A run that was stopped goes on where it was when started again."""
-    sets = _pairs(arguments.sets)
-    for package, wanted in (("tensorboard", arguments.tensorboard), ("mlflow", arguments.mlflow)):
+    model, learn = model_options(arguments), given_options(arguments, LearnOptions)
+    case = given_options(arguments, CaseOptions)
+    sets, output = _pairs(arguments.sets), path_of(arguments.output, "the output")
+    for package, wanted in (("tensorboard", learn.tensorboard), ("mlflow", learn.mlflow)):
         if wanted and importlib.util.find_spec(package) is None:
             todo = f'pip install "anomalyclip-monai[{package}]"'
             raise UsageError("E_PACKAGE", f"{package} is not installed", None, todo)
+    preset = resources.preset_values(case.preset) if case.preset else {}
 
     import ignite.distributed as idist
 
@@ -74,21 +68,15 @@ def run(arguments: argparse.Namespace) -> int:
     from anomalyclip_monai.engines.prompts.report import summarise
     from anomalyclip_monai.weights.choice import choose_model
 
-    options = {name: getattr(arguments, name) for name in OPTIONS}
-    options |= {"tensorboard": arguments.tensorboard, "log": False}  # bars show the losses
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it repeats an error that is reported here
-    chosen = model_options(arguments)
-    chosen.pop("device")
-    choice = choose_model(**chosen).first_network()
-    options |= {key: value for key, value in choice.own_overrides().items() if key != "fast"}
-    with _processes(arguments.device) as device, _bars(arguments.quiet or idist.get_rank() > 0) as watch:
+    with _processes(model.device) as device, _bars(arguments.quiet or idist.get_rank() > 0) as watch:
         reports = learn_prompts(
-            choice.root,
+            choose_model(model).first_network(),
             sets,
-            arguments.output,
+            output,
             seeds=range(arguments.seed, arguments.seed + arguments.seeds),
             device=resolve_device(device),
-            options=options,
+            options={**learn.given(), **case.given(), **preset, "log": False},  # bars show the losses
             keep_features=arguments.keep_features,
             watch=watch,
         )
@@ -104,14 +92,14 @@ def run(arguments: argparse.Namespace) -> int:
     if len(reports) > 1:
         for name, final in summarise(reports)["final"].items():
             say(f"{name.replace('_', ' ')}: mean {final['mean']:.4f}, standard deviation {final['sd']:.4f}")
-    say(f"prompts: {arguments.output}/{'' if len(reports) == 1 else 'seed_*/'}model.pt")
+    say(f"prompts: {printable(output)}/{'' if len(reports) == 1 else 'seed_*/'}model.pt")
     return EXIT_DONE
 
 
-def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(words: Sequence[str]) -> list[tuple[str, Path]]:
     if len(words) % 2:
         raise UsageError("E_DATASET", f"{len(words)} words are no pairs of DATASET PATH", None, "such as mvtec DIR")
-    return list(zip(words[::2], words[1::2], strict=True))
+    return [(name, path_of(path, "a data set")) for name, path in zip(words[::2], words[1::2], strict=True)]
 
 
 @contextmanager
@@ -170,10 +158,3 @@ def _at_least(low: int) -> Callable[[str], int]:
         return value
 
     return number
-
-
-def _rate(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value

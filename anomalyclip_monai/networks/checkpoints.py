@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import open_clip
-import safetensors.torch
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -19,7 +15,6 @@ from torch import Tensor, nn
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.networks.matching import describe_mismatch
 from anomalyclip_monai.networks.stem import ConvolutionalStem
-from anomalyclip_monai.types import PathLike
 
 logger = logging.getLogger(__name__)
 
@@ -33,50 +28,6 @@ IMAGE_SIDE = "visual."
 
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Scalars that only OpenAI's own archives carry beside the weights."""
-
-
-def load_backbone(
-    weights: PathLike,
-    config: PathLike | None = None,
-    *,
-    text: PathLike | None = None,
-    pretrained: str | None = None,
-    precision: str = "fp32",
-) -> nn.Module:
-    """Build a CLIP from a weights file and its description.
-
-    The file is mapped into memory. Weights that are stored in the wanted precision are used from there, others are
-    converted one by one: no second copy of a tower is made.
-
-    Args:
-        weights: ``.safetensors``, or a ``torch.save`` file of tensors (read with ``weights_only``).
-        config: name of an open_clip model, whose activation is corrected as in :func:`named_config`; or a JSON file
-            in the form of open_clip's ``open_clip_config.json``, by default the one beside the weights. A section
-            ``stem`` replaces ``visual.conv1`` by a :class:`ConvolutionalStem`, whose batch norms are folded in fp32.
-        text: a second file, whose text side takes the place of that of ``weights``, which may have the image side only.
-        pretrained: open_clip's tag of these weights, where ``config`` is a name.
-        precision: of the tower in memory: ``fp32``, ``bf16`` or ``fp16``.
-
-    Raises:
-        WeightsError: a file is missing or damaged, or a key does not match.
-        UsageError: there is no such precision (``E_PRECISION``).
-    """
-    weights = Path(weights)
-    dtype = floating_type(precision)
-    state = read_state_dict(weights)
-    if text is not None:
-        state = with_text_side(state, read_state_dict(text))
-    if isinstance(config, str) and open_clip.get_model_config(config) is not None:
-        description = named_config(config, pretrained)
-    else:
-        description = _read_description(Path(config) if config else weights.with_name("open_clip_config.json"))
-    try:
-        clip: Any = clip_from_state_dict(state, description, dtype=dtype)
-    except WeightsError as error:
-        raise WeightsError(error.code, error.what, weights, error.todo) from error
-    if description.get("stem") and dtype == torch.float32:
-        clip.visual.conv1.fold()
-    return clip
 
 
 def with_text_side(image: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,41 +47,6 @@ def floating_type(precision: str) -> torch.dtype:
     if precision not in PRECISIONS:
         raise UsageError("E_PRECISION", f"no precision {precision!r}", None, f"choose from: {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]
-
-
-def _read_description(config_path: Path) -> dict[str, Any]:
-    if not config_path.is_file():
-        raise WeightsError(
-            "E_WEIGHTS", "the description of the backbone is missing", config_path, "reinstall the bundle"
-        )
-    try:
-        description: dict[str, Any] = json.loads(config_path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError("E_WEIGHTS", "is not JSON", config_path, "reinstall the bundle") from error
-    return description
-
-
-def read_state_dict(path: PathLike) -> dict[str, Tensor]:
-    """Tensors by name from a ``.safetensors`` or ``torch.save`` file, never executing code from it.
-
-    Raises:
-        WeightsError: the file is missing, damaged or holds something else (``E_WEIGHTS``).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError("E_WEIGHTS", "weights are missing", path, "reinstall the bundle or download its weights")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # parsers of damaged files raise whatever they meet
-        message = f"weights cannot be read ({type(error).__name__}), the file is damaged or of another kind"
-        raise WeightsError("E_WEIGHTS", message, path, "get the file again") from error
-    while isinstance(content, Mapping) and len(nested := [k for k in ("state_dict", "model") if k in content]):
-        content = content[nested[0]]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError("E_WEIGHTS", "holds no table of named tensors", path, "give a state dict")
-    return dict(content)
 
 
 def clip_from_state_dict(

@@ -26,8 +26,8 @@ from pydicom.valuerep import DSfloat
 from anomalyclip_monai.data.dicom_headers import quiet
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
-from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, read_grid
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, read_grid
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.types import Affine
 
@@ -75,7 +75,7 @@ def write_segmentation(
         mask: (X, Y, Z), 0 or not.
         source: where the volume came from; its files are read again.
         affine: (4, 4) voxel index to RAS mm.
-        model: names and hashes of bundle, weights and prompts, see ``resources.fingerprint``.
+        model: names and hashes of bundle, weights and prompts, see ``weights.bundle.fingerprint``.
 
     Raises:
         OutputError: the source has no patient geometry, or the file cannot be written (``E_WRITE``).
@@ -113,7 +113,7 @@ def write_parametric_map(
         heatmap: (X, Y, Z) in [0, 1].
         source: where the volume came from; its files are read again.
         affine: (4, 4) voxel index to RAS mm.
-        model: names and hashes of bundle, weights and prompts, see ``resources.fingerprint``.
+        model: names and hashes of bundle, weights and prompts, see ``weights.bundle.fingerprint``.
 
     Raises:
         OutputError: the source has no patient geometry, a value is not in [0, 1], or the file cannot be written

@@ -9,9 +9,9 @@ from typing import Any
 from monai.transforms import SaveImaged
 from monai.transforms.transform import MapTransform
 
-from anomalyclip_monai import resources
 from anomalyclip_monai.outputs.result import Result
 from anomalyclip_monai.types import PathLike, Record
+from anomalyclip_monai.weights.bundle import fingerprint
 
 
 class SaveImageResultd(SaveImaged):
@@ -25,7 +25,8 @@ class SaveImageResultd(SaveImaged):
         bundle_root: whose weights are named in ``scores.json``.
         device: named in ``scores.json``.
         dicom: whether DICOM input gets DICOM results as well.
-        prompts: learned prompts in the place of the bundle's, see :func:`~anomalyclip_monai.resources.prompts_file`.
+        prompts: learned prompts in the place of the bundle's, see
+            :func:`~anomalyclip_monai.weights.bundle.prompts_file`.
         fast: whether the first network of an ensemble ran alone.
     """
 
@@ -55,6 +56,6 @@ class SaveImageResultd(SaveImaged):
             OutputError: a file cannot be written (``E_WRITE``).
         """
         record: Record = {str(key): value for key, value in data.items()}
-        model = resources.fingerprint(self.bundle_root, self.prompts, fast=self.fast)
+        model = fingerprint(self.bundle_root, self.prompts, fast=self.fast)
         Result.from_record(record, model=model, device=str(self.device)).save(self.output_dir, dicom=self.dicom)
         return record

@@ -18,7 +18,7 @@ from anomalyclip_monai.data.geometry import voxel_volume
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.transforms.calibration import Calibration
-from anomalyclip_monai.types import Affine, Record
+from anomalyclip_monai.types import UNCALIBRATED, Affine, Record
 
 TOP_SLICES = 3
 """The case score is the mean of this many highest slice scores, or of all if there are fewer."""
@@ -101,7 +101,7 @@ def resolve_threshold(
     """
     text = str(threshold).strip()
     if text == "auto":
-        shipped = shipped or {"value": 0.5, "origin": "uncalibrated"}
+        shipped = shipped or {"value": 0.5, "origin": UNCALIBRATED}
         return Threshold(float(_by_axes(shipped).get(str(axes), shipped["value"])), str(shipped["origin"]))
     kind, _, number = text.rpartition(":")
     try:
@@ -231,7 +231,7 @@ class FindLesionsd(MapTransform):
             if roi is not None:
                 scores = roi_slice_scores(plain, roi, axis)
             threshold = self._threshold(record, plain, roi, len(axes))
-            if threshold.origin == "uncalibrated":
+            if threshold.origin == UNCALIBRATED:
                 notes.append(f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model")
             elif self._is_of_other_axes(len(axes)):
                 notes.append(

@@ -1,4 +1,4 @@
-"""The frozen CLIP of a published model: read, check, convert, load.
+"""The frozen CLIP: from files of a bundle, of open_clip or of a published model; read, check, convert, load.
 
 Only OpenAI's own archive may go through ``torch.jit.load``, which can run what a file says, and only once its hash is
 that of OpenAI's address. Everything else is read as tensors and nothing more.
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import safetensors
 import safetensors.torch
 import torch
@@ -19,38 +20,74 @@ from torch import Tensor, nn
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import WeightsError
-from anomalyclip_monai.networks import clip_from_state_dict, named_config, read_state_dict
-from anomalyclip_monai.networks.checkpoints import floating_type
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.networks import clip_from_state_dict, named_config
+from anomalyclip_monai.networks.checkpoints import floating_type, with_text_side
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights import store
 from anomalyclip_monai.weights.published import MODELS, PublishedModel
+from anomalyclip_monai.weights.reading import read_description, read_state_dict
 
 _OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
 
 
 def load_backbone(
-    model: str | PublishedModel = store.DEFAULT_MODEL, *, path: PathLike | None = None, precision: str = "fp32"
+    weights: PathLike | None = None,
+    config: PathLike | None = None,
+    *,
+    text: PathLike | None = None,
+    pretrained: str | None = None,
+    precision: str = "fp32",
+    model: str | PublishedModel | None = None,
 ) -> nn.Module:
-    """Build the CLIP of a published model from its weights, which must not have changed since their first load.
+    """Build a CLIP from a weights file and its description.
+
+    The file is mapped into memory. Weights that are stored in the wanted precision are used from there, others are
+    converted one by one: no second copy of a tower is made.
 
     Args:
-        model: name of a published model, or its description.
-        path: file of weights, by default the one in ``ANOMALYCLIP_HOME``.
+        weights: ``.safetensors``, or a ``torch.save`` file of tensors (read with ``weights_only``); of a published
+            model OpenAI's own archive as well, and by default the file in ``ANOMALYCLIP_HOME``.
+        config: name of an open_clip model, whose activation is corrected as in
+            :func:`~anomalyclip_monai.networks.named_config`; or a JSON file in the form of open_clip's
+            ``open_clip_config.json``, by default the one beside the weights. A section ``stem`` replaces
+            ``visual.conv1`` by a :class:`~anomalyclip_monai.networks.stem.ConvolutionalStem`, whose batch norms are
+            folded in fp32.
+        text: a second file, whose text side takes the place of that of ``weights``, which may have the image side only.
+        pretrained: open_clip's tag of these weights, where ``config`` is a name.
         precision: of the tower in memory: ``fp32``, ``bf16`` or ``fp16``.
+        model: name or description of a published model, which says what ``config`` says of others. Its weights must
+            not have changed since their first load.
 
     Raises:
-        WeightsError: the weights are missing, damaged or of another network (``E_WEIGHTS``, ``E_BACKBONE``), or not
-            those of the first load (``E_WEIGHTS_CHANGED``).
+        WeightsError: a file is missing or damaged, a key does not match (``E_WEIGHTS``, ``E_BACKBONE``), or a
+            published model's weights are not those of the first load (``E_WEIGHTS_CHANGED``).
+        UsageError: there is no such precision (``E_PRECISION``).
     """
-    published = MODELS[model] if isinstance(model, str) else model
     dtype = floating_type(precision)
-    path = Path(path) if path else store.backbone(published.name)
-    store.verify(path)
+    if model is not None:
+        published = MODELS[model] if isinstance(model, str) else model
+        path = Path(weights) if weights else store.backbone(published.name)
+        store.verify(path)
+        state, description = read_backbone(path, published), _description(published)
+    else:
+        if weights is None:
+            raise WeightsError("E_WEIGHTS", "no file of weights was named", None, "give weights or a published model")
+        path = Path(weights)
+        state = read_state_dict(path)
+        if text is not None:
+            state = with_text_side(state, read_state_dict(text))
+        if isinstance(config, str) and open_clip.get_model_config(config) is not None:
+            description = named_config(config, pretrained)
+        else:
+            description = read_description(Path(config) if config else path.with_name("open_clip_config.json"))
     try:
-        return clip_from_state_dict(read_backbone(path, published), _description(published), dtype=dtype)
+        clip: Any = clip_from_state_dict(state, description, dtype=dtype)
     except WeightsError as error:
         raise WeightsError(error.code, error.what, path, error.todo) from error
+    if description.get("stem") and dtype == torch.float32:
+        clip.visual.conv1.fold()
+    return clip
 
 
 def read_backbone(path: Path, published: PublishedModel) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ from monai.bundle import ConfigParser
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.data.loading import innermost, known_cause
+from anomalyclip_monai.definition import configured, read_json
 from anomalyclip_monai.exceptions import UsageError, WeightsError
-from anomalyclip_monai.networks import AnomalyCLIP, read_state_dict
-from anomalyclip_monai.networks.backbones import network_definition
+from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.checkpoints import floating_type
-from anomalyclip_monai.types import PathLike
+from anomalyclip_monai.options import ModelOptions
+from anomalyclip_monai.types import UNCALIBRATED, PathLike
+from anomalyclip_monai.weights import bundle
+from anomalyclip_monai.weights.hub import network_definition
+from anomalyclip_monai.weights.reading import read_state_dict
+
+INFERENCE = "inference.json"
 
 BACKBONE_BUNDLE = "vitl14_336"
 """The bundle whose definition runs a backbone that is given by name."""
-
-CHOICE = ("prompts", "precision", "backbone", "pretrained", "weights", "fast")
-"""What can be chosen beside the bundle, the options of :func:`choose_model`."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,16 @@ class ModelChoice:
 
     Attributes:
         root: folder of the bundle.
-        overrides: id in the bundle's configuration -> value.
-        prompts: see :func:`~anomalyclip_monai.resources.prompts_file`.
+        values: id in the bundle's configuration -> value.
+        components: id -> definition, see :func:`~anomalyclip_monai.definition.configured`.
+        prompts: see :func:`~anomalyclip_monai.weights.bundle.prompts_file`.
         backbone: open_clip's name of another backbone.
         weights: file of that backbone.
     """
 
     root: Path
-    overrides: dict[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prompts: PathLike | None = None
     backbone: str | None = None
     weights: str | None = None
@@ -46,16 +52,25 @@ class ModelChoice:
     @property
     def fast(self) -> bool:
         """Whether the first network of an ensemble runs alone."""
-        return bool(self.overrides.get("fast", False))
+        return bool(self.values.get("fast", False))
 
     @property
     def ensemble(self) -> bool:
         """Whether there is more than one network to run."""
-        return self.backbone is None and "fast" in resources.read_definition(self.root)
+        return self.backbone is None and "fast" in _definition(self.root)
 
-    def own_overrides(self) -> dict[str, Any]:
-        """A copy of ``overrides`` to give away: MONAI writes what is below an entry into the entry itself."""
-        return copy.deepcopy(self.overrides)
+    def configured(self, *files: str, values: Mapping[str, Any]) -> ConfigParser:
+        """Configuration files of the bundle with what was chosen and further values, by id.
+
+        Args:
+            files: names in the bundle's folder ``configs``, the later over the earlier.
+            values: id -> value, over those of the choice.
+
+        Raises:
+            UsageError: the bundle lacks a file (``E_MODEL``).
+        """
+        paths = [self.root / "configs" / file for file in files]
+        return configured(paths, {"bundle_root": str(self.root), **self.values, **values}, self.components)
 
     def prompts_file(self) -> Path:
         """File of the learned prompts.
@@ -66,80 +81,91 @@ class ModelChoice:
         if self.backbone and self.prompts is None:
             todo = f"learn them: anomalyclip train --backbone {self.backbone}, and give them: --prompts FILE"
             raise WeightsError("E_PROMPTS", f"nothing was learned for the backbone {self.backbone}", None, todo)
-        return resources.prompts_file(self.root, self.prompts)
+        return bundle.prompts_file(self.root, self.prompts)
 
     def fingerprint(self) -> dict[str, str]:
-        """Names and hashes of what runs, see :func:`~anomalyclip_monai.resources.fingerprint`."""
+        """Names and hashes of what runs, see :func:`~anomalyclip_monai.weights.bundle.fingerprint`."""
         named = {"backbone": self.backbone} if self.backbone else {}
-        return {**resources.fingerprint(self.root, self.prompts, self.weights, fast=self.fast), **named}
+        return {**bundle.fingerprint(self.root, self.prompts, self.weights, fast=self.fast), **named}
 
     def first_network(self) -> ModelChoice:
         """The first network of an ensemble alone, as for learning prompts; itself where there is no other."""
         if not self.ensemble:
             return self
-        own = {key: value for key, value in self.overrides.items() if not key.startswith("network_def#others")}
-        return replace(self, overrides={**own, "fast": True})
+        own = {key: value for key, value in self.values.items() if not key.startswith("network_def#others")}
+        return replace(self, values={**own, "fast": True})
 
 
-def choose_model(
-    model: str = resources.DEFAULT_BUNDLE,
-    *,
-    prompts: PathLike | None = None,
-    precision: str | None = None,
-    backbone: str | None = None,
-    pretrained: str | None = None,
-    weights: PathLike | None = None,
-    fast: bool | None = None,
-) -> ModelChoice:
+def choose_model(model: PathLike | ModelOptions = resources.DEFAULT_BUNDLE, **chosen: Any) -> ModelChoice:
     """Which network runs, before any of it is loaded.
 
     Args:
-        model: name or folder of a bundle. A ``backbone`` takes its place.
-        prompts: file of learned prompts, or the name of published ones; by default the bundle's own.
-        precision: of the backbone in memory: ``fp32``, ``bf16`` or ``fp16``; by default as the bundle has it.
-        backbone: open_clip's name of another CLIP, which runs in the published configuration with ``prompts`` that
-            were learned for it.
-        pretrained: open_clip's tag of its weights.
-        weights: file of its weights, in the place of published ones.
-        fast: only the first network of an ensemble, in a third of the time.
+        model: all of the options, or name or folder of a bundle.
+        **chosen: the other :class:`~anomalyclip_monai.options.ModelOptions`.
+
+    A ``backbone`` takes the place of ``model`` and runs in the published configuration with ``prompts`` that were
+    learned for it. Paths become absolute.
 
     Raises:
         AnomalyCLIPError: one line with what is wrong and what to do.
     """
-    if backbone is None:
-        if pretrained or weights:
+    options = model if isinstance(model, ModelOptions) else ModelOptions(**{"model": model, **chosen})
+    prompts = None if options.prompts is None else _file_or_name(options.prompts)
+    if options.backbone is None:
+        if options.pretrained or options.weights:
             raise UsageError("E_OPTION", "weights are chosen for a backbone, and none is named", None, "add --backbone")
-        root = resources.bundle_root(model)
-        choice = ModelChoice(root, {} if precision is None else _in_precision(root, precision), prompts)
-        if fast and not choice.ensemble:
+        root = resources.bundle_root(options.model)
+        values = {} if options.precision is None else _in_precision(root, options.precision)
+        if prompts is not None and os.path.isabs(prompts):
+            values |= _of_other_prompts(root, Path(prompts))
+        choice = ModelChoice(root, values, prompts=prompts)
+        if options.fast and not choice.ensemble:
             raise UsageError("E_OPTION", "this model is no ensemble", root, "leave out fast")
-        return choice.first_network() if fast else choice
-    if fast:
+        return choice.first_network() if options.fast else choice
+    if options.fast:
         raise UsageError("E_OPTION", "a backbone by name is no ensemble", None, "leave out fast")
-    definition = network_definition(backbone, pretrained=pretrained, weights=weights, precision=precision or "fp32")
+    weights = None if options.weights is None else os.path.abspath(options.weights)
+    definition = network_definition(
+        options.backbone, pretrained=options.pretrained, weights=weights, precision=options.precision or "fp32"
+    )
     return ModelChoice(
         root=resources.bundle_root(BACKBONE_BUNDLE),
-        overrides={"network_def": definition, "evidence": {}},
+        values={"evidence": {}},
+        components={"network_def": definition},
         prompts=prompts,
-        backbone=backbone,
+        backbone=options.backbone,
         weights=definition["clip"]["weights"],
     )
+
+
+def _file_or_name(prompts: str) -> str:
+    """Prompts by name stay as they are, a file that is there becomes absolute."""
+    return os.path.abspath(prompts) if os.path.isfile(prompts) else prompts
+
+
+def _of_other_prompts(root: Path, prompts: Path) -> dict[str, Any]:
+    """What a bundle says of its own prompts does not hold for others: no evidence, a threshold not fitted to them."""
+    own = root / "models" / "model.pt"
+    if own.is_file() and resources.sha256(own) == resources.sha256(prompts):
+        return {}
+    definition = _definition(root)
+    unknown = dict.fromkeys(resources.presets(), "not measured with these prompts")
+    values: dict[str, Any] = {name: unknown for name in ("evidence", "evidence_fast") if name in definition}
+    if (shipped := definition.get("shipped_threshold")) and shipped["origin"] != UNCALIBRATED:
+        values["shipped_threshold"] = {**shipped, "origin": "fitted to the shipped prompts, not to these"}
+    return values
+
+
+def _definition(root: Path) -> dict[str, Any]:
+    return read_json(root / "configs" / INFERENCE)
 
 
 def _in_precision(root: Path, precision: str) -> dict[str, Any]:
     """The precision of every network of a bundle."""
     floating_type(precision)
-    others = resources.read_definition(root)["network_def"].get("others", ())
+    others = _definition(root)["network_def"].get("others", ())
     clips = ["network_def#clip", *(f"network_def#others#{index}#clip" for index in range(len(others)))]
     return {f"{clip}#precision": precision for clip in clips}
-
-
-def bundle_config(choice: ModelChoice, overrides: dict[str, Any]) -> ConfigParser:
-    """The bundle's inference definition with what was chosen and further overrides, by id."""
-    parser = ConfigParser()
-    parser.read_config(resources.inference_config(choice.root))
-    parser.update({"bundle_root": str(choice.root), **choice.own_overrides(), **overrides})
-    return parser
 
 
 def load_network(choice: ModelChoice, device: torch.device) -> AnomalyCLIP:
@@ -151,7 +177,7 @@ def load_network(choice: ModelChoice, device: torch.device) -> AnomalyCLIP:
     prompts_file = choice.prompts_file()
     prompts = read_state_dict(prompts_file)
     try:
-        network: AnomalyCLIP = bundle_config(choice, {}).get_parsed_content("network_def")
+        network: AnomalyCLIP = choice.configured(INFERENCE, values={}).get_parsed_content("network_def")
     except Exception as error:
         known = known_cause(error)
         raise known or WeightsError("E_WEIGHTS", innermost(error), choice.root, "reinstall the bundle") from error

@@ -21,6 +21,7 @@ from anomalyclip_monai.weights import store
 from anomalyclip_monai.weights.backbone import check_backbone, convert_backbone, is_half
 from anomalyclip_monai.weights.digests import matches
 from anomalyclip_monai.weights.fetch import NotServedError, Patience, Progress, fetch
+from anomalyclip_monai.weights.offline import offline
 from anomalyclip_monai.weights.prompts import read_prompts, recognise
 from anomalyclip_monai.weights.published import PublishedFile, PublishedModel, PublishedPrompts
 
@@ -123,15 +124,6 @@ def missing(model: PublishedModel, prompts: Sequence[str]) -> list[Missing]:
     backbone = [] if store.find_backbone(model.name) else [Missing(model.backbone, folder / model.backbone[0].name)]
     targets = [(model.prompts[name], store.prompts_path(name, model.name)) for name in prompts]
     return backbone + [Missing((file,), target) for file, target in targets if not target.is_file()]
-
-
-def offline(*, mirror: str | None = None) -> str | None:
-    """Name of the environment variable that forbids a connection, if one does.
-
-    ``ANOMALYCLIP_OFFLINE`` forbids all of them, ``HF_HUB_OFFLINE`` all but to a mirror that the user names.
-    """
-    names = ["ANOMALYCLIP_OFFLINE"] if mirror else ["ANOMALYCLIP_OFFLINE", "HF_HUB_OFFLINE"]
-    return next((name for name in names if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")), None)
 
 
 class _Given:

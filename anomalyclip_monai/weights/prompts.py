@@ -15,9 +15,9 @@ from torch import Tensor
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.networks import prompts_from_authors
 from anomalyclip_monai.networks.matching import describe_mismatch
-from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.weights import store
 from anomalyclip_monai.weights.digests import blob_id
 from anomalyclip_monai.weights.published import VITL14_336, PublishedModel, PublishedPrompts

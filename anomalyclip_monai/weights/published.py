@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from anomalyclip_monai import resources
+from anomalyclip_monai.weights import bundle
 
 _AUTHORS = "https://raw.githubusercontent.com/zqhang/AnomalyCLIP"
 _AUTHORS_COMMIT = "45ed4dd35c05797d854294b5e8d585c545920089"
@@ -119,7 +119,7 @@ VITL14_336 = PublishedModel(
 MODELS: Mapping[str, PublishedModel] = {VITL14_336.name: VITL14_336}
 """All of them by name."""
 
-DEFAULT_PROMPTS = resources.DEFAULT_PROMPTS
+DEFAULT_PROMPTS = bundle.DEFAULT_PROMPTS
 """Re-runs by others found them stronger on most medical sets; the paper's medical table used ``mvtec``."""
 
 

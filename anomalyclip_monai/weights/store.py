@@ -18,6 +18,7 @@ from typing import Any
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import OutputError, WeightsError
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.weights import bundle
 from anomalyclip_monai.weights.published import DEFAULT_PROMPTS
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,12 @@ CONVERTED = "backbone.safetensors"
 
 def folder(model: str = DEFAULT_MODEL) -> Path:
     """Folder of a model's weights, whether or not it is there."""
-    return resources.weights_folder(model)
+    return bundle.weights_folder(model)
 
 
 def find_backbone(model: str = DEFAULT_MODEL) -> Path | None:
     """The backbone that was downloaded or put in place, ``None`` if there is none."""
-    return resources.find_backbone(folder(model))
+    return bundle.find_backbone(folder(model))
 
 
 def backbone(model: str = DEFAULT_MODEL) -> Path:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from anomalyclip_monai.exceptions import WeightsError
-from anomalyclip_monai.networks import read_state_dict
 from anomalyclip_monai.networks.checkpoints import IMAGE_SIDE
 from anomalyclip_monai.networks.matching import describe_mismatch
+from anomalyclip_monai.weights import read_state_dict
 
 
 def mean_weights(files: Sequence[Path]) -> dict[str, Tensor]:

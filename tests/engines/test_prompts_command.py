@@ -19,6 +19,7 @@ from photo_set import make_photo_set
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.cli import main
+from anomalyclip_monai.weights import bundle as bundle_weights
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -151,7 +152,7 @@ def test_several_seeds_give_mean_and_spread(photos, tmp_path, capsys):
 
 def test_learned_prompts_are_those_of_the_bundle_model(photos, tmp_path):
     assert main(arguments(photos, tmp_path / "out", "--epochs", "1", "--quiet")) == 0
-    shipped = torch.load(resources.prompts_file(resources.bundle_root("tiny")), weights_only=True)
+    shipped = torch.load(bundle_weights.prompts_file(resources.bundle_root("tiny")), weights_only=True)
     found = prompts_of(tmp_path / "out")
     assert {key: value.shape for key, value in found.items()} == {key: value.shape for key, value in shipped.items()}
 

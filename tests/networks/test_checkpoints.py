@@ -13,15 +13,9 @@ from open_clip import CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 
 from anomalyclip_monai.exceptions import WeightsError
-from anomalyclip_monai.networks import (
-    AnomalyCLIP,
-    clip_from_state_dict,
-    load_backbone,
-    named_config,
-    prompts_from_authors,
-    read_state_dict,
-)
+from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict, named_config, prompts_from_authors
 from anomalyclip_monai.networks.checkpoints import config_from_shapes
+from anomalyclip_monai.weights import load_backbone, read_state_dict
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -161,28 +161,28 @@ def assert_same(found: nn.Module, expected: nn.Module, tolerance: float) -> None
 def test_load_from_home(safe, state, published, name):
     store.folder().mkdir(parents=True)
     safe.rename(store.folder() / name)
-    assert_same(load_backbone(published), clip_from_state_dict(state, CONFIG), 1e-6)
-    assert {value.dtype for value in load_backbone(published, precision="bf16").parameters()} == {torch.bfloat16}
+    assert_same(load_backbone(model=published), clip_from_state_dict(state, CONFIG), 1e-6)
+    assert {value.dtype for value in load_backbone(model=published, precision="bf16").parameters()} == {torch.bfloat16}
 
 
 def test_load_archive_put_in_place_by_hand(archive, state):
     path, published = archive
     store.folder().mkdir(parents=True)
     path.rename(store.folder() / path.name)
-    assert_same(load_backbone(published), clip_from_state_dict({k: v.half() for k, v in state.items()}, CONFIG), 1e-6)
+    assert_same(load_backbone(model=published), clip_from_state_dict({k: v.half() for k, v in state.items()}, CONFIG), 1e-6)
 
 
 def test_load_refuses_what_has_changed(safe, state, published):
     store.folder().mkdir(parents=True)
     path = safe.rename(store.folder() / store.CONVERTED)
-    load_backbone(published)
+    load_backbone(model=published)
     safetensors.torch.save_file({key: value + 1 for key, value in state.items()}, path)
     with pytest.raises(WeightsError, match="E_WEIGHTS_CHANGED"):
-        load_backbone(published)
+        load_backbone(model=published)
 
 
 def test_load_without_weights_or_with_a_wrong_precision(published):
     with pytest.raises(WeightsError, match=r"run: anomalyclip download vitl14_336"):
-        load_backbone("vitl14_336")
+        load_backbone(model="vitl14_336")
     with pytest.raises(UsageError, match="E_PRECISION"):
-        load_backbone(published, precision="fp8")
+        load_backbone(model=published, precision="fp8")

@@ -10,7 +10,7 @@ import torch
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.networks import AnomalyCLIPEnsemble
-from anomalyclip_monai.weights.choice import bundle_config, choose_model, load_network
+from anomalyclip_monai.weights.choice import INFERENCE, choose_model, load_network
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def test_hashes_name_all_networks_that_run():
     assert both == {**fast, "weights_320_sha256": second}
     assert fast["weights_sha256"] == resources.sha256(root / "models" / "backbone.safetensors")
     for choice in (choose_model("tiny"), choose_model("tiny", fast=True)):  # monai.bundle run says the same
-        assert bundle_config(choice, {}).get_parsed_content("fingerprint") == choice.fingerprint()
+        assert choice.configured(INFERENCE, values={}).get_parsed_content("fingerprint") == choice.fingerprint()
 
 
 def test_both_networks_of_the_bundle_are_alike_but_for_the_square():
@@ -53,7 +53,7 @@ def test_the_first_network_of_a_choice():
     choice = choose_model("tiny", precision="bf16", prompts="mine.pt").first_network()
     assert choice.fast
     assert choice.prompts == "mine.pt"
-    assert choice.own_overrides() == {"network_def#clip#precision": "bf16", "fast": True}
+    assert choice.values == {"network_def#clip#precision": "bf16", "fast": True}
     published = choose_model("vitl14_336")
     assert published.first_network() is published
 

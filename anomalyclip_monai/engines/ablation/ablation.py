@@ -26,7 +26,7 @@ from anomalyclip_monai.networks.prompts import text_tower
 from anomalyclip_monai.networks.sentences import NOUNS
 from anomalyclip_monai.networks.towers import vision_tower
 from anomalyclip_monai.types import PathLike
-from anomalyclip_monai.weights.choice import ModelChoice, bundle_config
+from anomalyclip_monai.weights.choice import INFERENCE, ModelChoice
 
 logger = logging.getLogger(__name__)
 
@@ -168,13 +168,12 @@ class Ablation:
     def _learn(self, row: Row) -> list[dict[str, Any]]:
         changes = row.network if row.taught is None else row.taught
         return learn_prompts(
-            self.choice.root,
+            replace(self.choice, values=self._network(changes)),
             self.auxiliary,
             self._place(row) / "prompts",
             seeds=self.seeds,
             device=self.device,
             options={
-                **self._network(changes),
                 "terms": row.terms,
                 "epochs": self.epochs,
                 "log": False,
@@ -188,7 +187,7 @@ class Ablation:
         """The report of a row, as an earlier run left it if nothing has changed."""
         prompts = [self.choice.prompts_file()] if row.prompts == "shipped" else self._prompts(row)
         network = {"_target_": REMEMBERING, "folder": str(self._measured), **row.network}
-        chosen = replace(self.choice, prompts=prompts[0], overrides=self._network(network))
+        chosen = replace(self.choice, prompts=prompts[0], values=self._network(network))
         methods = [row.method] if row.group else [MODEL, *TRIVIAL]
         compared = row.group and self.evaluation.get("bootstrap") != 0
         evaluator = bundle_evaluator(
@@ -216,8 +215,7 @@ class Ablation:
 
     def _network(self, changes: Mapping[str, Any]) -> dict[str, Any]:
         """What was chosen, with other arguments of the network."""
-        chosen = self.choice.own_overrides()
-        return {**chosen, **{f"network_def#{name}": value for name, value in changes.items()}}
+        return {**self.choice.values, **{f"network_def#{name}": value for name, value in changes.items()}}
 
     def _prompts(self, row: Row) -> list[Path]:
         """Files of a row's prompts; sentences need none, and name those of the network that they stand beside."""
@@ -287,7 +285,7 @@ def _images(sets: Mapping[str, Sequence[Sample]]) -> set[Path]:
 
 def _rows(choice: ModelChoice, nouns: Nouns) -> tuple[list[Row], str]:
     """Rows of a bundle's network, those that cannot be built with the reason; and its kind of image score."""
-    parser = bundle_config(choice, {})
+    parser = choice.configured(INFERENCE, values={})
     definition = parser.get("network_def")
     if definition.get("_target_") not in NETWORKS:
         what = f"the network is a {definition.get('_target_')}, the rows are changes of {NETWORKS[0]}"

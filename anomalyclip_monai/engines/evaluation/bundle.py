@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monai.bundle import ConfigParser
-
-from anomalyclip_monai import resources
 from anomalyclip_monai.data.loading import known_cause
 from anomalyclip_monai.engines.evaluation.evaluator import SetEvaluator
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.weights.choice import ModelChoice
+from anomalyclip_monai.weights.choice import INFERENCE, ModelChoice
 
 
 def bundle_evaluator(choice: ModelChoice, overrides: Mapping[str, Any]) -> SetEvaluator:
@@ -29,12 +26,10 @@ def bundle_evaluator(choice: ModelChoice, overrides: Mapping[str, Any]) -> SetEv
     overlay = choice.root / "configs" / "evaluate.json"
     if not overlay.is_file():
         raise UsageError("E_MODEL", "this bundle has no evaluate.json", choice.root, "choose another one")
-    parser = ConfigParser()
-    parser.read_config([resources.inference_config(choice.root), overlay])
-    parser.update({"bundle_root": str(choice.root), **choice.own_overrides()})
+    values: dict[str, Any] = {}
     if choice.prompts or choice.backbone:  # these take the place of the checkpoint that the bundle's handlers load
-        parser.update({"fingerprint": choice.fingerprint(), "seeds": [str(choice.prompts_file())], "handlers": []})
-    parser.update(dict(overrides))
+        values = {"fingerprint": choice.fingerprint(), "seeds": [str(choice.prompts_file())], "handlers": []}
+    parser = choice.configured(INFERENCE, overlay.name, values={**values, **overrides})
     try:
         parser.get_parsed_content("initialize")
         evaluator: SetEvaluator = parser.get_parsed_content("evaluator")

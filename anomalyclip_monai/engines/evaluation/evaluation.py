@@ -24,6 +24,7 @@ from anomalyclip_monai.engines.evaluation.work import WorkFolder, stamp_of
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.networks.hand_written import BASELINES
 from anomalyclip_monai.types import PathLike, Record
+from anomalyclip_monai.weights.bundle import prompts_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Evaluation:
         dataset: a key of :data:`LAYOUTS`.
         dataset_dir: its folder, or a CSV file.
         output_dir: results go to ``output_dir/dataset/``.
-        fingerprint: names and hashes of what runs, see :func:`~anomalyclip_monai.resources.fingerprint`.
+        fingerprint: names and hashes of what runs, see :func:`~anomalyclip_monai.weights.bundle.fingerprint`.
         options: settings of the bundle that change its heatmaps.
         threshold: settings of the bundle that change its masks only.
         protocol: ``paper`` or ``native``; None for the default of the set.
@@ -133,7 +134,7 @@ class Evaluation:
         if not prompts.is_file():
             raise WeightsError("E_WEIGHTS", "there are no such prompts", prompts, "check the path")
         model = {key: value for key, value in self._fingerprint.items() if not key.startswith("prompts_")}
-        return {**model, **resources.prompts_fingerprint(prompts)}
+        return {**model, **prompts_fingerprint(prompts)}
 
     def work(self) -> WorkFolder:
         """Where heatmaps are kept while the run goes on."""

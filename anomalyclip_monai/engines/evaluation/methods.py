@@ -14,10 +14,11 @@ from torch import nn
 
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.metrics.baselines import brightness_map, centre_prior_volume
-from anomalyclip_monai.networks import HandWrittenCLIP, read_state_dict
+from anomalyclip_monai.networks import HandWrittenCLIP
 from anomalyclip_monai.networks.hand_written import BASELINES
 from anomalyclip_monai.transforms.post import case_score
 from anomalyclip_monai.types import FloatArray, Record
+from anomalyclip_monai.weights.reading import read_state_dict
 
 MODEL = "anomalyclip"
 """The bundle's network with learned prompts."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
-from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
 from anomalyclip_monai.data.loading import known_cause
@@ -19,13 +18,16 @@ from anomalyclip_monai.engines.prompts.report import summarise, write_json
 from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
 from anomalyclip_monai.exceptions import OutputError, UsageError
 from anomalyclip_monai.types import PathLike
+from anomalyclip_monai.weights.choice import ModelChoice
+
+TRAIN = "train.json"
 
 Watch = Callable[[PromptTrainer], None]
 """Called with each trainer before it runs."""
 
 
 def learn_prompts(
-    bundle_root: Path,
+    choice: ModelChoice,
     sets: Sequence[tuple[str, PathLike]],
     output_dir: PathLike,
     *,
@@ -41,7 +43,7 @@ def learn_prompts(
     and ``training.json`` above them holds mean and standard deviation of the losses of the last epoch.
 
     Args:
-        bundle_root: folder of the bundle whose network learns.
+        choice: the bundle whose network learns, the first one of an ensemble, or a backbone in its place.
         sets: (name of the data set, its folder) one or more.
         output_dir: results go here.
         seeds: of prompts and order.
@@ -53,23 +55,21 @@ def learn_prompts(
     Raises:
         AnomalyCLIPError: one line with what is wrong, where, and what to do.
     """
-    config = bundle_root / "configs" / "train.json"
-    if not config.is_file():
-        raise UsageError("E_MODEL", "this model has no training definition", config, "choose another model")
-    output_dir = Path(output_dir)
+    if not (choice.root / "configs" / TRAIN).is_file():
+        raise UsageError("E_MODEL", "this model has no training definition", choice.root, "choose another model")
+    output_dir = Path(os.path.abspath(output_dir))
     reports = []
     for seed in seeds:
         folder = output_dir if len(seeds) == 1 else output_dir / f"seed_{seed}"
         overrides = {key: value for key, value in (options or {}).items() if value is not None}
         overrides |= {
-            "bundle_root": str(bundle_root),
-            "sets": [[name, str(root)] for name, root in sets],
+            "sets": [[name, os.path.abspath(root)] for name, root in sets],
             "output_dir": str(folder),
             "work_dir": str(output_dir / "work"),
             "seed": seed,
-            "device": f"$torch.device({str(device)!r})",
+            "device": torch.device(device),
         }
-        _run(config, overrides, watch)
+        _run(choice, overrides, watch)
         idist.barrier()  # the first process has written its report
         reports.append(json.loads((folder / "training.json").read_text(encoding="utf-8")))
     if idist.get_rank() == 0:
@@ -80,10 +80,8 @@ def learn_prompts(
     return reports
 
 
-def _run(config: Path, overrides: Mapping[str, Any], watch: Watch | None) -> None:
-    parser = ConfigParser()
-    parser.read_config(config)
-    parser.update(dict(overrides))
+def _run(choice: ModelChoice, overrides: Mapping[str, Any], watch: Watch | None) -> None:
+    parser = choice.configured(TRAIN, values=overrides)
     set_determinism(overrides["seed"])
     try:
         trainer: PromptTrainer = parser.get_parsed_content("train#trainer")
@@ -105,7 +103,3 @@ def _cannot_write(error: BaseException | None) -> OutputError | None:
             return OutputError("E_WRITE", f"cannot write: {error.strerror}", place, todo)
         error = error.__cause__ or error.__context__
     return None
-
-
-# MONAI warns on every start of a bundle that configurations can run code; ours come with the package.
-warnings.filterwarnings("ignore", message=".*_target_.*", category=UserWarning, module="monai.bundle.*")

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from anomalyclip_monai.engines.prompts.items import PhotoItem, SliceItem, Upright
 from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.dual_path import ImageFeatures
-from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.outputs.preview import OUTLINE, PANEL_SIZE, blend, draw_outline
 from anomalyclip_monai.types import PathLike
 

@@ -17,6 +17,7 @@ from anomalyclip_monai.engines.prompts.items import TrainingData
 from anomalyclip_monai.engines.prompts.trainer import LOSSES, PromptTrainer
 from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.types import PathLike
+from anomalyclip_monai.weights.bundle import fingerprint
 
 SCHEMA = "anomalyclip-training/1"
 
@@ -56,7 +57,7 @@ class TrainingReport:
     def content(self, engine: PromptTrainer) -> dict[str, Any]:
         """The report as it is written. Names no path."""
         names = ("torch", "monai", "open_clip_torch", "anomalyclip-monai")
-        model = resources.fingerprint(self.bundle_root, fast=True)
+        model = fingerprint(self.bundle_root, fast=True)
         model.pop("prompts_sha256", None)  # learning does not start from those
         return {
             "schema": SCHEMA,

@@ -42,6 +42,7 @@ from anomalyclip_monai.data.cases import the_case
 from anomalyclip_monai.engines.evaluation import bundle_evaluator
 from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError, UsageError
+from anomalyclip_monai.weights.bundle import BACKBONES, OTHER_ENCODER, backbone_file, other_encoders
 from anomalyclip_monai.weights.choice import ModelChoice, choose_model
 from benchmarks.rtstruct_overlap import contours_by_slice
 
@@ -279,10 +280,10 @@ def bundle_with(weights: Weights, bundle: Path) -> Iterator[ModelChoice]:
     """A copy of a bundle whose networks have other weights; the first runs alone where there are none for a second."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / bundle.name
-        shutil.copytree(bundle, root, ignore=shutil.ignore_patterns(*resources.BACKBONES, resources.OTHER_ENCODER))
-        shutil.copyfile(weights.first, root / "models" / resources.BACKBONES[0])
+        shutil.copytree(bundle, root, ignore=shutil.ignore_patterns(*BACKBONES, OTHER_ENCODER))
+        shutil.copyfile(weights.first, root / "models" / BACKBONES[0])
         if weights.second:
-            for own in resources.other_encoders(bundle):
+            for own in other_encoders(bundle):
                 shutil.copyfile(weights.second, root / own.relative_to(bundle))
         choice = choose_model(str(root))
         yield choice if weights.second else choice.first_network()
@@ -574,7 +575,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def judge_model(arguments: argparse.Namespace) -> list[str]:
     """Measure, write the table; -> its lines."""
     bundle, out = resources.bundle_root(arguments.bundle), arguments.output
-    other = None if arguments.fast else next(iter(resources.other_encoders(bundle)), None)
+    other = None if arguments.fast else next(iter(other_encoders(bundle)), None)
     if arguments.beside and other is None:
         raise UsageError("E_OPTION", "there is no second network", bundle, "leave out --beside")
     runs, beside = (find_runs(folders, arguments.checkpoints) for folders in (arguments.model, arguments.beside))
@@ -584,7 +585,7 @@ def judge_model(arguments: argparse.Namespace) -> list[str]:
     for file in seeds[0].final.files if seeds else ():
         if not file.is_file():
             raise NoInputError("E_RUN", "no such file", file, "let the training come to its end")
-    own = Weights("as shipped", resources.backbone_file(bundle), other)
+    own = Weights("as shipped", backbone_file(bundle), other)
     first = seeds[0].final if seeds else own
     shipped = own if seeds and arguments.shipped else None
     parts = find_parts(arguments.data, arguments.dicom, out)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalyclip_monai import resources
+from anomalyclip_monai.weights.bundle import other_encoders
 from recipes.tiny.benchmarks import embedded
 
 
@@ -43,7 +43,7 @@ def made_up(seen: list[tuple[str, str]]) -> Any:
     def evaluate(part: Any, choice: Any, out: Path, options: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         files = [choice.root / "models" / "backbone.safetensors"]
         if not choice.fast:
-            files += resources.other_encoders(choice.root)
+            files += other_encoders(choice.root)
         contents = [file.read_text() for file in files]
         value, interval = (
             sum(map(float, contents)),

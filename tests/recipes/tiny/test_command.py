@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from anomalyclip_monai import cli
-from anomalyclip_monai.networks import load_backbone
+from anomalyclip_monai.weights import load_backbone
 from recipes.tiny.commands import main
 from recipes.tiny.commands.train import ORGANS
 from recipes.tiny.sources import DOMAIN_OF

@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import load_backbone, read_state_dict
+from anomalyclip_monai.weights import load_backbone, read_state_dict
+from anomalyclip_monai.weights.bundle import backbone_file
 from recipes.tiny.commands import main
 from recipes.tiny.commands.reproduce import unlike_the_record
 from recipes.tiny.sources import fingerprint, read_subjects
@@ -61,7 +62,7 @@ def test_every_step_has_what_it_starts_from(steps):
 
 
 def test_a_mean_of_trainings_on_other_squares_has_the_grid_of_its_own(tmp_path):
-    state = read_state_dict(resources.backbone_file(resources.bundle_root("tiny")))
+    state = read_state_dict(backbone_file(resources.bundle_root("tiny")))
     count, width = 1 + 24 * 24, state[POSITIONS].shape[1]
     save_file({**state, POSITIONS: torch.full((count, width), 3.0)}, tmp_path / "small.safetensors")
     save_file({**state, POSITIONS: torch.full((1 + 32 * 32, width), 5.0)}, tmp_path / "large.safetensors")

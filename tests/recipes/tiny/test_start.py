@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import read_state_dict
-from anomalyclip_monai.resources import backbone_file, bundle_root
+from anomalyclip_monai.resources import bundle_root
+from anomalyclip_monai.weights import read_state_dict
+from anomalyclip_monai.weights.bundle import backbone_file
 from recipes.tiny import start
 
 
@@ -87,5 +88,5 @@ def test_imagenet_gives_the_encoder_and_the_bundle_the_text(imagenet_package):
 
 def test_without_the_package_the_way_out_is_named(monkeypatch):
     monkeypatch.setattr(start, "IMAGENET_PACKAGE", "no_such_package_anywhere")
-    with pytest.raises(UsageError, match=r"E_EXTRA.*anomalyclip-monai\[train\]"):
+    with pytest.raises(UsageError, match=r"E_EXTRA.*pip install -e '\.\[train\]'"):
         start.starting_network("imagenet")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import read_state_dict
+from anomalyclip_monai.weights import read_state_dict
 from recipes.tiny.training import Plan, Training
 
 

@@ -21,6 +21,7 @@ from anomalyclip_monai.networks.prompts import text_tower
 from anomalyclip_monai.networks.towers import vision_tower
 from anomalyclip_monai.networks.two_states import CLIP_MEAN, CLIP_STD
 from anomalyclip_monai.types import PathLike
+from anomalyclip_monai.weights.offline import offline
 
 PUBLISHED_SIZE = 518
 """Side in pixels to which the published model squashes images; others take the nearest multiple of their patch."""
@@ -63,7 +64,7 @@ def network_definition(
     return {
         "_target_": "anomalyclip_monai.networks.AnomalyCLIP",
         "clip": {
-            "_target_": "anomalyclip_monai.networks.load_backbone",
+            "_target_": "anomalyclip_monai.weights.load_backbone",
             "weights": os.fspath(weights or pretrained_file(name, str(tag))),
             "config": name,
             "pretrained": tag,
@@ -136,17 +137,17 @@ def pretrained_file(name: str, tag: str) -> Path:
 
 
 def _fetch(entry: Mapping[str, Any]) -> str:
-    offline = os.environ.get("ANOMALYCLIP_OFFLINE") == "1"
+    forbidden = offline()
     if hub := entry.get("hf_hub"):
         repository, _, filename = hub.rpartition("/")
         files = [filename] if filename else list(_HUB_FILES)
         cached = (try_to_load_from_cache(repository, file) for file in files)
         if found := next((path for path in cached if isinstance(path, str)), None):
             return found
-        if not offline:
+        if not forbidden:
             return _download(repository, files)
-    if offline:
-        raise OSError("ANOMALYCLIP_OFFLINE is set")
+    if forbidden:
+        raise OSError(f"{forbidden} is set")
     return str(download_pretrained_from_url(entry["url"]))
 
 

@@ -15,17 +15,19 @@ from open_clip.timm_model import TimmModel
 from torch import nn
 
 from anomalyclip_monai.exceptions import UsageError, WeightsError
-from anomalyclip_monai.networks import AnomalyCLIP, backbones, load_backbone
-from anomalyclip_monai.networks.backbones import (
+from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.networks.checkpoints import PRECISIONS, clip_from_state_dict
+from anomalyclip_monai.networks.dual_path import encode_image
+from anomalyclip_monai.networks.towers import TimmTower, vision_tower
+from anomalyclip_monai.weights import hub as backbones
+from anomalyclip_monai.weights import load_backbone
+from anomalyclip_monai.weights.hub import (
     check_backbone,
     default_tag,
     image_size,
     network_definition,
     pretrained_file,
 )
-from anomalyclip_monai.networks.checkpoints import PRECISIONS, clip_from_state_dict
-from anomalyclip_monai.networks.dual_path import encode_image
-from anomalyclip_monai.networks.towers import TimmTower, vision_tower
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

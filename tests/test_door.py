@@ -1,0 +1,230 @@
+"""No text that a user or a file gives is parsed, ends in a traceback, or forges a line of output."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+import anomalyclip_monai as ac
+from anomalyclip_monai import resources
+from anomalyclip_monai.api import calibrate
+from anomalyclip_monai.cli import _parser, main
+from anomalyclip_monai.data import phantom
+from anomalyclip_monai.definition import configured
+from anomalyclip_monai.exceptions import AnomalyCLIPError
+from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions
+
+HOSTILE = {
+    "expression": "$__import__('pathlib').Path('RAN').touch() or print('CODE-RAN')",
+    "reference": "@output_dir",
+    "macro": "%b",
+    "home": "~x",
+    "empty": "",
+    "newline": "a\nE_FORGED: all is well",
+    "ansi": "\x1b[2Jgone\x1b]0;title\x07",
+    "no_utf8": os.fsdecode(b"n\xff\xfe"),
+    "option": "--output",
+}
+"""Texts that mean something to MONAI's parser, the shell, a terminal, or a line-based reader."""
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (action,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(action.choices)
+
+
+def texts_of(command: str) -> list[argparse.Action]:
+    """Options and positionals of a command that take a text."""
+    return [action for action in commands()[command]._actions if action.nargs != 0 and action.dest != "help"]
+
+
+def walked() -> Iterator[tuple[str, str]]:
+    for command in commands():
+        for action in texts_of(command):
+            yield command, (action.option_strings or [action.dest])[-1]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume, a set of photos with masks, and a file of prompts."""
+    folder = tmp_path_factory.mktemp("inputs")
+    random = np.random.default_rng(0)
+    data = random.normal(300, 10, (34, 26, 3)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, np.diag([1, 1, 5, 1.0])), folder / "head.nii.gz")
+    for kind, count in (("good", 2), ("bad", 2)):
+        for index in range(count):
+            picture = random.integers(0, 255, (30, 36, 3), dtype=np.uint8)
+            (folder / "set/test" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(folder / "set/test" / kind / f"{index}.png")
+    (folder / "set/ground_truth/bad").mkdir(parents=True)
+    for index in range(2):
+        mask = np.zeros((30, 36), np.uint8)
+        mask[5:12, 7:19] = 255
+        Image.fromarray(mask).save(folder / f"set/ground_truth/bad/{index}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """An empty working folder, no connection, a home without weights, and a small head for the demo."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANOMALYCLIP_OFFLINE", "1")
+    monkeypatch.setenv("ANOMALYCLIP_HOME", str(tmp_path / "home"))
+    whole = phantom.head_phantom
+
+    def thin(lesion: bool) -> phantom.Phantom:
+        head = whole(lesion=lesion)
+        return dataclasses.replace(head, data=head.data[::6, ::6, 8:11], lesion=head.lesion[::6, ::6, 8:11])
+
+    monkeypatch.setattr(phantom, "head_phantom", thin)
+
+
+def baseline(command: str, inputs: Path) -> list[str]:
+    """A request that works, quick where it runs a network."""
+    one_plane = ["--fast", "--axes", "1", "--no-mirror"]
+    return {
+        "localize": [str(inputs / "head.nii.gz"), "-o", "out", *one_plane],
+        "calibrate": [str(inputs / "head.nii.gz"), "-o", "out.json", *one_plane],
+        "evaluate": ["folder", str(inputs / "set"), "-o", "out", *one_plane, "--bootstrap", "0", "--limit", "2"],
+        "train": ["folder", str(inputs / "set"), "-o", "out", "--epochs", "1"],
+        "demo": ["-o", "out", "--fast"],
+        "info": [],
+        "download": ["vitl14_336"],
+        "convert-prompts": [str(inputs / "head.nii.gz"), "-o", "out.pt"],
+    }[command]
+
+
+def with_hostile(command: str, option: str, text: str, inputs: Path) -> list[str]:
+    """The request that works, with a hostile text in the place of one of its words."""
+    words = baseline(command, inputs)
+    action = next(a for a in texts_of(command) if option in (*a.option_strings, a.dest))
+    if not action.option_strings:
+        positionals = [a.dest for a in texts_of(command) if not a.option_strings]
+        words[positionals.index(action.dest)] = text
+        return [command, *words]
+    pairs = isinstance(action.nargs, int) and action.nargs == 2
+    for known in action.option_strings:
+        if known in words:
+            del words[words.index(known) : words.index(known) + 2]
+    return [command, *words, *([option, "folder", text] if pairs else [f"{option}={text}"])]
+
+
+def check_lines(printed: str) -> None:
+    lines = printed.splitlines()
+    assert "CODE-RAN" not in lines
+    assert not any(line.startswith("E_FORGED") for line in lines)
+    assert "\x1b" not in printed
+    assert "\x07" not in printed
+    assert "Traceback" not in printed
+    assert not Path("RAN").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize(("command", "option"), list(walked()))
+def test_commands_take_texts_as_values(command, option, kind, inputs, capsys):
+    try:
+        code = main(with_hostile(command, option, HOSTILE[kind], inputs))
+    except SystemExit as stopped:  # argparse: the usage, and one line
+        code = stopped.code
+    assert code in (0, 1, 2)
+    out, err = capsys.readouterr()
+    check_lines(out)
+    check_lines(err)
+    assert not Path(__file__).parent.joinpath("RAN").exists()
+
+
+FUNCTIONS = {"localize": ac.localize, "localize_many": ac.localize_many, "calibrate": calibrate}
+
+
+def arguments() -> list[str]:
+    sets = (CaseOptions, InputOptions, ModelOptions)
+    return ["image", *(known.name for options in sets for known in options.known() if known.kind == "text")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("argument", arguments())
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_functions_take_texts_as_values(function, argument, kind, inputs, capsys):
+    image = HOSTILE[kind] if argument == "image" else inputs / "head.nii.gz"
+    options = {"fast": True, "axes": 1, "mirror": False}
+    if argument != "image":
+        options[argument] = HOSTILE[kind]
+    if function == "calibrate" and argument in ("roi", "series"):
+        pytest.skip("no argument of calibrate")
+    try:
+        found = FUNCTIONS[function](image, **options)
+        for result in found if function == "localize_many" else ():
+            check_lines(str(result.error))
+    except AnomalyCLIPError as error:
+        check_lines(str(error))
+    check_lines("".join(capsys.readouterr()))
+
+
+def test_a_bundle_in_the_working_folder_is_not_taken_by_a_bare_name(inputs, capsys):
+    definition = {"imports": ["$__import__('pathlib').Path('RAN').touch()"], "network_def": None}
+    for name in ("tiny", "mine"):
+        (Path(name) / "configs").mkdir(parents=True)
+        (Path(name) / "configs" / "inference.json").write_text(json.dumps(definition))
+    assert main(["localize", str(inputs / "head.nii.gz"), "-o", "out", "--fast", "--axes", "1", "--model", "tiny"]) == 0
+    assert main(["localize", str(inputs / "head.nii.gz"), "-o", "out", "--model", "mine"]) == 2
+    assert not Path("RAN").exists()
+    assert "E_MODEL: no model 'mine'" in capsys.readouterr().err
+
+
+def test_a_bundle_from_elsewhere_is_named_as_code(inputs, capsys):
+    shutil.copytree(resources.bundle_root("tiny"), "copy")
+    request = ["localize", str(inputs / "head.nii.gz"), "-o", "out", "--fast", "--axes", "1", "--model", "./copy"]
+    assert main(request) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"running the code of a bundle that does not come with the package: {Path('copy').resolve()}"]
+    assert main([*request, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_values_reach_the_configuration_as_they_are(tmp_path):
+    file = tmp_path / "inference.json"
+    file.write_text('{"a": 1, "b": "@a", "c": "$@a", "d": {"_target_": "builtins.dict", "x": "@a", "y": 2}}')
+    for value in ("$1 + 1", "@b", "%c", {"_target_": "builtins.exit", "e": "$1"}, ["@a", "$2"], Path("$x")):
+        parser = configured([file], {"a": value, "d#y": value})
+        for name in ("a", "b", "c"):
+            assert parser.get_parsed_content(name) is value
+        assert parser.get_parsed_content("d") == {"x": value, "y": value}
+    parser = configured([file], {}, {"new": {"_target_": "builtins.dict", "z": "$1", "list": ["@a", 3]}})
+    assert parser.get_parsed_content("new") == {"z": "$1", "list": ["@a", 3]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\npreset_table: {scaling: *c}",
+        "[" * 20000,
+        "preset_table:\n" + "".join(" " * level + "a:\n" for level in range(1, 50)),
+        "preset_table: {scaling: range}\nnetwork_def: {_target_: os.system}",
+        "preset: [1]\npreset_table: {scaling: range}",
+        "!!python/object/apply:os.system ['touch RAN']",
+        "preset_table: {scaling: range, reason: '" + "x" * 70_000 + "'}",
+        "\x00",
+        "preset_table: {scaling: range, lower: !!python/name:os.system }",
+        "",
+        "- 1",
+    ],
+    ids=["laughs", "deep", "deeper", "other entries", "name", "python", "large", "null", "tag", "empty", "list"],
+)
+def test_presets_are_data_with_limits(content, inputs, capsys):
+    Path("p.yaml").write_text(content)
+    assert main(["localize", str(inputs / "head.nii.gz"), "-o", "out", "--preset", "p.yaml"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("E_PRESET: ")
+    assert "p.yaml" in line
