@@ -10,17 +10,6 @@ from anomalyclip_monai import networks
 
 PACKAGE = Path(anomalyclip_monai.__file__).parent
 
-# who may import whom: a layer imports from itself and from those behind it
-LAYERS = [
-    {"cli", "label"},
-    {"api"},
-    {"outputs", "engines", "inferers", "embedded", "weights"},
-    {"networks", "transforms", "losses", "metrics"},
-    {"data"},
-    {"resources"},
-    {"exceptions", "types"},
-]
-
 
 def test_public_names():
     assert anomalyclip_monai.__all__ == ["AnomalyCLIPError", "Result", "load_model", "localize", "localize_many"]
@@ -34,26 +23,6 @@ def test_public_names():
         "named_config",
         "prompts_from_authors",
     ]
-
-
-def test_imports_point_one_way():
-    level = {name: index for index, names in enumerate(LAYERS) for name in names}
-    wrong = []
-    for file in PACKAGE.rglob("*.py"):
-        relative = file.relative_to(PACKAGE)
-        room = relative.parts[0].removesuffix(".py")
-        if room == "__init__" or relative.parts[0] in ("bundles", "presets"):
-            continue
-        for node in ast.walk(ast.parse(file.read_text())):
-            modules = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for module in modules:
-                parts = module.split(".")
-                if parts[0] == "anomalyclip_monai" and len(parts) > 1 and level[parts[1]] < level[room]:
-                    wrong.append(f"{relative} imports {module}")
-                if room == "networks" and parts[:2] == ["anomalyclip_monai", "data"]:
-                    wrong.append(f"{relative} knows of files")
-    assert wrong == []
 
 
 def test_only_the_command_prints():

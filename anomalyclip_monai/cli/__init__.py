@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from anomalyclip_monai import __version__
-from anomalyclip_monai.cli import average, calibrate, demo, evaluate, info, localize, train, train_embedded, weights
+from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, train, weights
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_INTERRUPTED,
@@ -24,7 +24,7 @@ from anomalyclip_monai.cli.console import (
 from anomalyclip_monai.exceptions import AnomalyCLIPError, NoInputError, UsageError, WeightsError
 from anomalyclip_monai.text import printable
 
-COMMANDS = (localize, calibrate, evaluate, train, train_embedded, average, demo, info, weights)
+COMMANDS = (localize, calibrate, evaluate, train, demo, info, weights)
 """The modules of the commands, in the order of ``--help``."""
 
 

@@ -1,0 +1,1 @@
+"""How shipped weights were made, a folder for each. Not a part of the installed package."""
