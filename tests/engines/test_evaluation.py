@@ -159,6 +159,71 @@ def arrays(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
+def made_prompts(network: nn.Module, folder: Path) -> Path:
+    """Learned prompts that differ from the network's own, the same for the same name of the folder."""
+    torch.manual_seed(len(folder.name))
+    folder.mkdir()
+    torch.save({name: 2 * torch.randn_like(value) for name, value in network.state_dict().items()}, folder / "model.pt")
+    return folder / "model.pt"
+
+
+def normalised(content: Any, place: str = "") -> Any:
+    """A report without what differs from run to run; of a curve the ends, their number and the mean height."""
+    if place.endswith(("/asked", "/seconds", "/device", "/prompts_sha256", "/error")) or "/versions/" in place:
+        return type(content).__name__
+    if isinstance(content, dict):
+        return {key: normalised(value, f"{place}/{key}") for key, value in content.items()}
+    if isinstance(content, list):
+        if place.split("/")[-2:-1] == ["curves"]:
+            return [len(content), content[0], content[-1], round(float(np.mean(content, axis=0)[1]), 4)]
+        return [normalised(value, f"{place}/{index}") for index, value in enumerate(content)]
+    return round(content, 4) if isinstance(content, float) else content
+
+
+def assert_golden(report: dict[str, Any], name: str) -> None:
+    """The same keys in the same order, the same words, numbers of the same type and equal but for rounding."""
+
+    def assert_same(found: Any, expected: Any, place: str) -> None:
+        assert type(found) is type(expected), place
+        if isinstance(expected, dict):
+            assert list(found) == list(expected), place
+            for key in expected:
+                assert_same(found[key], expected[key], f"{place}/{key}")
+        elif isinstance(expected, list):
+            assert len(found) == len(expected), place
+            for index, value in enumerate(expected):
+                assert_same(found[index], value, f"{place}/{index}")
+        elif isinstance(expected, float):
+            assert found == pytest.approx(expected, abs=3e-4), place
+        else:
+            assert found == expected, place
+
+    golden = json.loads((Path(__file__).parent / "golden" / f"report_{name}.json").read_text())
+    assert_same(normalised(report), golden, name)
+
+
+def test_the_report_of_photos_is_the_golden_one(photos, tmp_path, tiny_network):
+    """Two seeds, a second network, baselines, a paired test, a failed picture."""
+    (photos / "abnormal" / "a4.png").write_bytes(b"no picture")
+    with pytest.raises(CaseError):
+        evaluate("folder", photos, tmp_path / "other", methods=["anomalyclip"])
+    options = {
+        "seeds": [str(made_prompts(tiny_network, tmp_path / name)) for name in ("one", "three")],
+        "methods": ["anomalyclip", "clip", "brightness", "centre"],
+        "against": tmp_path / "other" / "folder" / "report.json",
+        "options": {"preset": "colonoscopy", "slice_axis": "auto", "mirror": True, "fill_glare": True},
+        "trained_on": {"colonoscopy": "other frames"},
+    }
+    with pytest.raises(CaseError):
+        evaluate("folder", photos, tmp_path / "out", tiny_network, **options)
+    assert_golden(json.loads((tmp_path / "out" / "folder" / "report.json").read_text()), "photos")
+
+
+def test_the_report_of_volumes_is_the_golden_one(volumes, tmp_path):
+    evaluate("lgg", volumes, tmp_path / "out", options={"preset": "mr_brain", "axes": 1, "smooth_mm": 2.0})
+    assert_golden(json.loads((tmp_path / "out" / "lgg" / "report.json").read_text()), "volumes")
+
+
 def test_photos_equal_the_measures_of_the_library(photos, tmp_path):
     report = evaluate("folder", photos, tmp_path / "out")
     measures = report["methods"]["anomalyclip"]["measures"]
