@@ -19,12 +19,13 @@ from torch.utils.data import DataLoader
 
 from anomalyclip_monai.data import CaseDataset, collate_cases
 from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator
-from anomalyclip_monai.engines.evaluation import evaluator as engine
+from anomalyclip_monai.engines.evaluation import set_evaluator as engine
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
 from anomalyclip_monai.engines.evaluation.report import threshold_text
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
 from anomalyclip_monai.metrics import PixelScores, auroc, dice, exact_pro, measure_volume
+from anomalyclip_monai.outputs.report import Report
 from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased, Threshold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,10 +60,10 @@ def only_json(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.node.name == "test_every_file_of_the_report_is_written":
         return
 
-    def write(report: dict[str, Any], folder: Path, cases: Callable[[str], Any]) -> None:
-        for sample in report["samples"]["list"]:
-            cases(sample["name"])
-        (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
+    def write(report: Report, folder: Path, cases: Callable[[str], Any]) -> None:
+        for sample in report.samples.samples:
+            cases(sample.name)
+        (folder / "report.json").write_text(json.dumps(report.to_json(), allow_nan=False))
 
     monkeypatch.setattr(engine, "write_report", write)
 
@@ -92,7 +93,7 @@ def evaluate(dataset: str, folder: Path, out: Path, network: nn.Module | None = 
     evaluation = Evaluation(dataset, folder, out, fingerprint=FINGERPRINT, **{"bootstrap": 50, **options})
     evaluator = make_evaluator(evaluation, network or BrightNetwork())
     evaluator.run()
-    return evaluator.report
+    return evaluator.report.to_json()
 
 
 def without_times(report: dict[str, Any]) -> dict[str, Any]:
@@ -276,8 +277,8 @@ def test_paper_protocol_measures_on_518_pixels(photos, tmp_path):
     assert record["case"] == "abnormal/a3"
     assert record["truth"].mean() == pytest.approx((photo(3)[1] > 0).mean(), rel=0.1)  # corners are rounded
     evaluator.run()
-    assert evaluator.report["protocol"]["id"] == "paper-518-pro200"
-    measures = evaluator.report["methods"]["anomalyclip"]["measures"]
+    assert evaluator.report.to_json()["protocol"]["id"] == "paper-518-pro200"
+    measures = evaluator.report.to_json()["methods"]["anomalyclip"]["measures"]
     assert "pixel_pro_paper" in measures
     assert "pixel_pro_exact" not in measures
     assert measures["pixel_auroc"]["low"] is None  # no bootstrap was asked for
@@ -300,7 +301,7 @@ def test_a_failed_image_is_named_and_the_rest_is_measured(photos, tmp_path):
     evaluator = make_evaluator(evaluation, BrightNetwork())
     with pytest.raises(CaseError, match=r"1 of 7 cases failed: abnormal/a4.*the other 6 are done"):
         evaluator.run()
-    report = evaluator.report
+    report = evaluator.report.to_json()
     assert [item["name"] for item in report["failed"]] == ["abnormal/a4"]
     assert report["samples"]["count"] == 6
     assert (tmp_path / "out" / "folder" / "report.json").exists()
@@ -455,7 +456,7 @@ def test_each_volume_is_measured_at_the_threshold_of_its_axes(volumes, tmp_path)
     shipped = {"value": 0.55, "origin": "training data", "by_axes": {"3": 0.45}}
     evaluator = make_evaluator(evaluation, BrightNetwork(), threshold="auto", axes="auto", shipped_threshold=shipped)
     evaluator.run()
-    report = evaluator.report
+    report = evaluator.report.to_json()
     samples = report["samples"]["list"]
     assert [(sample["axes"], sample["threshold"]) for sample in samples] == [(1, 0.55), (3, 0.45)]
     for sample, path, threshold in zip(samples, sorted(volumes.iterdir()), (0.55, 0.45), strict=True):
@@ -534,7 +535,7 @@ def test_a_part_of_a_published_set_is_said(tmp_path):
         ({"limit": 0}, "E_OPTION"),
         ({"bootstrap": -1}, "E_OPTION"),
         ({"seeds": ["a.pt", "a.pt"]}, "E_SEEDS"),
-        ({"against": "nothing.json"}, "E_AGAINST"),
+        ({"against": "nothing.json"}, "E_REPORT"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(photos, tmp_path, options, code):
@@ -560,4 +561,4 @@ def test_a_lesion_that_squashing_swallows_still_makes_an_image_abnormal(tmp_path
     evaluator = make_evaluator(evaluation, BrightNetwork())
     assert not evaluator.data_loader.dataset[1]["truth"].any()
     evaluator.run()
-    assert [sample["label"] for sample in evaluator.report["samples"]["list"]] == [0, 1, 1]
+    assert [sample["label"] for sample in evaluator.report.to_json()["samples"]["list"]] == [0, 1, 1]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from anomalyclip_monai.engines.prompts.features import image_side_sha256
+from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.dual_path import ImageFeatures
-from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.types import PathLike
 
 

@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.data.loading import known_cause
-from anomalyclip_monai.engines.evaluation.evaluator import SetEvaluator
+from anomalyclip_monai.engines.evaluation.set_evaluator import SetEvaluator
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.weights.choice import ModelChoice
 

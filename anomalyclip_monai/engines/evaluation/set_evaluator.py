@@ -16,15 +16,15 @@ from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from anomalyclip_monai.data.benchmarks import Sample
+from anomalyclip_monai.engines.case_evaluator import CaseEvaluator
 from anomalyclip_monai.engines.evaluation.evaluation import ROWS_FILE, Evaluation
 from anomalyclip_monai.engines.evaluation.measured import SetMetric
 from anomalyclip_monai.engines.evaluation.methods import Pass
 from anomalyclip_monai.engines.evaluation.report import build_report, case_view
-from anomalyclip_monai.engines.evaluator import CaseEvaluator
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.files import whole_file
-from anomalyclip_monai.outputs.report import CaseView, write_report
+from anomalyclip_monai.metrics.weighted import Rows
+from anomalyclip_monai.outputs.report import CaseView, Report, write_report
 from anomalyclip_monai.transforms.post import Threshold
 
 logger = logging.getLogger(__name__)
@@ -44,14 +44,13 @@ class SetEvaluator(CaseEvaluator):
         evaluation: what is evaluated.
 
     Attributes:
-        report: content of ``report.json`` after a run.
         failed: sample -> error, of all epochs.
     """
 
     def __init__(self, *, evaluation: Evaluation, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.evaluation = evaluation
-        self.report: dict[str, Any] = {}
+        self._report: Report | None = None
         self.failed: dict[str, AnomalyCLIPError] = {}
         evaluation.options["precision"] = _precision(kwargs["network"])
         self._work = evaluation.work()
@@ -65,6 +64,17 @@ class SetEvaluator(CaseEvaluator):
         self.inferer = self._remembering(kwargs["inferer"])
         # After the handlers of the bundle, which load its own prompts at every start.
         self.add_event_handler(Events.STARTED, self._take_network)
+
+    @property
+    def report(self) -> Report:
+        """The report of the last run.
+
+        Raises:
+            RuntimeError: there was none in this process, which is then not the first of several.
+        """
+        if self._report is None:
+            raise RuntimeError("nothing was measured in this process")
+        return self._report
 
     def run(self, global_epoch: int = 1) -> None:
         """Measure all samples and write the report.
@@ -82,7 +92,7 @@ class SetEvaluator(CaseEvaluator):
             self._fill()
         if idist.get_rank() == 0:
             metrics = self._measure()
-            self.report, rows = build_report(
+            self._report, rows = build_report(
                 self.evaluation,
                 metrics,
                 failed=list(self.failed.items()),
@@ -93,7 +103,7 @@ class SetEvaluator(CaseEvaluator):
                 device=str(self.state.device),
                 seconds=time.monotonic() - started,
             )
-            self._write(rows)
+            self._write(self._report, rows)
             self._work.remove()
         idist.barrier()
         self.failures = list(self.failed.items())
@@ -166,11 +176,11 @@ class SetEvaluator(CaseEvaluator):
 
         return infer
 
-    def _write(self, rows: dict[str, Rows]) -> None:
+    def _write(self, report: Report, rows: dict[str, Rows]) -> None:
         folder = self.evaluation.folder
         with whole_file(folder / ROWS_FILE) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **cast(dict[str, Any], rows))
-        write_report(self.report, folder, self._view)
+        write_report(report, folder, self._view)
 
     def _view(self, name: str) -> CaseView:
         """A sample as the first pass saw it."""
