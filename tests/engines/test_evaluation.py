@@ -12,19 +12,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.handlers import IgniteMetricHandler, StatsHandler
 from monai.transforms import Compose
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalyclip_monai.data import CaseDataset, collate_cases
-from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator
+from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator, handlers
 from anomalyclip_monai.engines.evaluation import set_evaluator as engine
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
 from anomalyclip_monai.engines.evaluation.report import threshold_text
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
-from anomalyclip_monai.metrics import PixelScores, auroc, dice, exact_pro, measure_volume
+from anomalyclip_monai.metrics import PixelScores, Undefined, auroc, dice, exact_pro, measure_volume
+from anomalyclip_monai.metrics.monai_metrics import ImageMetrics, MaskDice, PixelMetrics
 from anomalyclip_monai.outputs.report import Report
 from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased, Threshold
 
@@ -76,11 +78,13 @@ def make_evaluator(
     preset: str = "auto",
     axes: int | str = 1,
     shipped_threshold: dict[str, Any] | None = None,
+    additional_metrics: dict[str, IgniteMetricHandler] | None = None,
 ) -> SetEvaluator:
     steps = [LoadImageCased(), ApplyPresetd(preset=preset), PrepareSampled(size=evaluation.protocol.size)]
     dataset = CaseDataset(evaluation.records(), Compose(steps))
     return SetEvaluator(
         evaluation=evaluation,
+        additional_metrics=additional_metrics,
         device="cpu",
         val_data_loader=DataLoader(dataset, collate_fn=collate_cases),
         network=network,
@@ -372,6 +376,58 @@ def test_hand_written_sentences_are_methods_like_others(photos, tmp_path, tiny_n
     values = {name: method["measures"]["pixel_auroc"]["value"] for name, method in methods.items()}
     assert len(set(values.values())) == 3
     assert methods["clip"]["title"] == "CLIP made_up"
+
+
+def made_metrics() -> dict[str, IgniteMetricHandler]:
+    return {
+        "images": IgniteMetricHandler(ImageMetrics(), output_transform=handlers.scores_and_labels),
+        "pixels": IgniteMetricHandler(PixelMetrics(), output_transform=handlers.maps_and_masks),
+        "mask_dice": IgniteMetricHandler(MaskDice(), output_transform=handlers.masks_and_truth),
+    }
+
+
+@pytest.mark.parametrize("protocol", ["native", "paper"])
+def test_the_metrics_of_monai_say_what_the_report_says(photos, tmp_path, tiny_network, protocol, capsys):
+    (photos / "abnormal" / "a4.png").write_bytes(b"no picture")
+    options = {"protocol": protocol, "methods": ["anomalyclip", "clip", "brightness"]}
+    evaluation = Evaluation("folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0, **options)
+    evaluator = make_evaluator(evaluation, tiny_network, threshold="0.02", additional_metrics=made_metrics())
+    StatsHandler(name=f"stats of {protocol}", iteration_log=False).attach(evaluator)
+    with pytest.raises(CaseError, match="1 of 7"):
+        evaluator.run()
+    found, report = evaluator.state.metrics, evaluator.report.main.measures
+    for name in ("image_auroc", "image_ap", "image_f1_max"):
+        assert found[name] == found["images"][name] == report[name].value, name
+    for name in ("pixel_auroc", "pixel_ap", evaluation.protocol.pro, "pixel_dice_max"):
+        assert found["pixels"][name] == pytest.approx(report[name].value, abs=1e-6), name
+        assert found[name] == report[name].value, name
+    assert found["mask_dice"] == pytest.approx(report["dice"].value, abs=1e-6)
+    assert 0 < found["mask_dice"] < 1
+    # one row for each sample that was read, of the first network alone
+    details = evaluator.state.metric_details
+    assert [len(details[name]) for name in ("images", "pixels", "mask_dice")] == [6, 6, 6]
+    assert details["images"][:, 0].tolist() == [sample.score for sample in evaluator.report.samples.samples]
+    assert f"pixel_auroc: {report['pixel_auroc'].value:.4f}" in capsys.readouterr().out
+
+
+def test_metrics_of_monai_on_volumes_and_on_a_set_without_masks(volumes, photos, tmp_path):
+    evaluation = Evaluation("lgg", volumes, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0)
+    evaluator = make_evaluator(evaluation, BrightNetwork(), additional_metrics=made_metrics())
+    evaluator.run()
+    found = evaluator.state.metrics
+    assert found["images"]["image_auroc"] == Undefined("no normal image")
+    assert found["pixels"]["pixel_auroc"] == Undefined("no pixel")  # they are of photos
+    # the mask that is written lacks small components, the measure of the report has them
+    assert found["mask_dice"] > found["dice"] > 0
+    for path in photos.glob("masks/*"):
+        path.unlink()
+    evaluation = Evaluation("folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0)
+    evaluator = make_evaluator(evaluation, BrightNetwork(), additional_metrics=made_metrics())
+    evaluator.run()
+    found = evaluator.state.metrics
+    assert found["images"]["image_auroc"] == evaluator.report.main.measures["image_auroc"].value
+    assert found["pixels"]["pixel_auroc"] == Undefined("no abnormal pixel")
+    assert found["mask_dice"] == Undefined("no image with a lesion")
 
 
 def test_a_paired_test_against_another_report(photos, tmp_path):

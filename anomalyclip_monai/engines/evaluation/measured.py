@@ -53,7 +53,7 @@ class SetMetric(Metric):
     def __init__(self, method: str, prefix: str = "") -> None:
         self.method = method
         self.prefix = prefix
-        super().__init__(output_transform=_records, skip_unrolling=True)
+        super().__init__(output_transform=records_in, skip_unrolling=True)
 
     def reset(self) -> None:
         """Forget all samples."""
@@ -104,6 +104,6 @@ def mean_over_classes(values: Sequence[Value]) -> Value:
     return sum(defined) / len(defined) if defined else values[0]
 
 
-def _records(output: Any) -> Sequence[Record]:
+def records_in(output: Any) -> Sequence[Record]:
     """The records of an iteration; none for a case that failed."""
     return output if isinstance(output, list) else []

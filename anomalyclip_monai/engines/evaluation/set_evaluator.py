@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
 import torch
 from ignite import distributed as idist
 from ignite.engine import Events
+from ignite.metrics import Metric
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 from torch import nn
@@ -42,14 +43,20 @@ class SetEvaluator(CaseEvaluator):
 
     Args:
         evaluation: what is evaluated.
+        additional_metrics: name -> MONAI's handler of a metric (:mod:`anomalyclip_monai.engines.evaluation.handlers`)
+            on the samples of the first network; for ``state.metrics`` and what reads it, not for the report. Left out
+            where several processes run, of which the first measures alone while such a metric waits for all.
 
     Attributes:
         failed: sample -> error, of all epochs.
     """
 
-    def __init__(self, *, evaluation: Evaluation, **kwargs: Any) -> None:
+    def __init__(
+        self, *, evaluation: Evaluation, additional_metrics: Mapping[str, Metric] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.evaluation = evaluation
+        self._additional = dict(additional_metrics or {}) if idist.get_world_size() == 1 else {}
         self._report: Report | None = None
         self.failed: dict[str, AnomalyCLIPError] = {}
         evaluation.options["precision"] = _precision(kwargs["network"])
@@ -118,10 +125,12 @@ class SetEvaluator(CaseEvaluator):
                 first = run == self.evaluation.passes[0]
                 names = [run.method, *(self.evaluation.trivial() if first else ())]
                 attached = {name: self.evaluation.metric(name) for name in names}
-                for name, metric in attached.items():
+                # Of measures that both know by one name, those of the report, which come last, stay in the state.
+                given = {**(self._additional if first else {}), **attached}
+                for name, metric in given.items():
                     metric.attach(self, name)
                 self._epoch(run)
-                for metric in attached.values():
+                for metric in given.values():
                     metric.detach(self)
                 metrics |= {run if name == run.method else name: metric for name, metric in attached.items()}
                 before = dict(self.failed) if first else before
