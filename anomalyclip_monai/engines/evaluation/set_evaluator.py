@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from ignite import distributed as idist
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
@@ -29,6 +29,37 @@ from anomalyclip_monai.outputs.report import CaseView, Report, write_report
 from anomalyclip_monai.transforms.post import Threshold
 
 logger = logging.getLogger(__name__)
+
+
+class _Metrics:
+    """The ignite metrics of the present epoch, which differ from epoch to epoch.
+
+    As the first of all handlers, so that those of a bundle, such as MONAI's loggers, find what was measured.
+
+    Attributes:
+        present: name -> metric.
+    """
+
+    def __init__(self) -> None:
+        self.present: dict[str, Metric] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Run the metrics where ignite would."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._complete)
+
+    def _start(self, engine: Engine) -> None:
+        for metric in self.present.values():
+            metric.started(engine)
+
+    def _update(self, engine: Engine) -> None:
+        for metric in self.present.values():
+            metric.iteration_completed(engine)
+
+    def _complete(self, engine: Engine) -> None:
+        for name, metric in self.present.items():
+            metric.completed(engine, name)
 
 
 class SetEvaluator(CaseEvaluator):
@@ -54,9 +85,13 @@ class SetEvaluator(CaseEvaluator):
     def __init__(
         self, *, evaluation: Evaluation, additional_metrics: Mapping[str, Metric] | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        self._metrics = _Metrics()
+        super().__init__(**{**kwargs, "val_handlers": [self._metrics, *(kwargs.get("val_handlers") or ())]})
         self.evaluation = evaluation
         self._additional = dict(additional_metrics or {}) if idist.get_world_size() == 1 else {}
+        for name, metric in self._additional.items():  # MONAI's are told here where their details go
+            metric.attach(self, name)
+            metric.detach(self)
         self._report: Report | None = None
         self.failed: dict[str, AnomalyCLIPError] = {}
         evaluation.options["precision"] = _precision(kwargs["network"])
@@ -126,12 +161,9 @@ class SetEvaluator(CaseEvaluator):
                 names = [run.method, *(self.evaluation.trivial() if first else ())]
                 attached = {name: self.evaluation.metric(name) for name in names}
                 # Of measures that both know by one name, those of the report, which come last, stay in the state.
-                given = {**(self._additional if first else {}), **attached}
-                for name, metric in given.items():
-                    metric.attach(self, name)
+                self._metrics.present = {**(self._additional if first else {}), **attached}
                 self._epoch(run)
-                for metric in given.values():
-                    metric.detach(self)
+                self._metrics.present = {}
                 metrics |= {run if name == run.method else name: metric for name, metric in attached.items()}
                 before = dict(self.failed) if first else before
             if before == self.failed:
