@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_DONE, path_of, say
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.options import ModelOptions
 from anomalyclip_monai.text import printable
+
+if TYPE_CHECKING:
+    from anomalyclip_monai.engines.ablation import RowReport
 
 _FIRST_SEED = 111
 
@@ -89,25 +92,27 @@ def run_ablation(
     total = len(ablation.rows)
     numbers = iter(range(1, total + 1))
 
-    def done(entry: Mapping[str, Any]) -> None:
+    def done(row: RowReport) -> None:
         if not arguments.quiet:
-            say(f"{next(numbers)}/{total} {' '.join(_describe(entry))}")
+            say(f"{next(numbers)}/{total} {' '.join(_describe(row))}")
 
     content = ablation.run(done)
     table = short_table(content)
-    failed = any(row.get("failed") for row in content["rows"])
+    failed = any(row.failed for row in content.built)
     lines = [*table.notes, f"-> {printable(ablation.folder / 'ablation.md')}"]
     return EXIT_CASE_FAILED if failed else EXIT_DONE, [table.header, *table.rows], lines
 
 
-def _describe(entry: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{entry['group']}: {entry['title']}:" if entry["group"] else f"{entry['title']}:"
-    if "error" in entry:
-        yield entry["error"]
+def _describe(found: RowReport) -> Iterator[str]:
+    from anomalyclip_monai.engines.ablation import NotBuilt
+
+    yield f"{found.row.group}: {found.row.title}:" if found.row.group else f"{found.row.title}:"
+    if isinstance(found, NotBuilt):
+        yield found.error
         return
-    yield f"learned in {entry['seconds']['learning']:.0f} s, measured in {entry['seconds']['measuring']:.0f} s"
-    if entry["failed"]:
-        yield f"({len(entry['failed'])} cases failed)"
+    yield f"learned in {found.learning:.0f} s, measured in {found.measuring:.0f} s"
+    if found.failed:
+        yield f"({len(found.failed)} cases failed)"
 
 
 def _at_least_one(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from anomalyclip_monai.text import printable
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
     from anomalyclip_monai.engines.evaluation import SetEvaluator
+    from anomalyclip_monai.outputs.report import Report
 
 
 def add(commands: Commands) -> None:
@@ -93,7 +94,7 @@ def _all(arguments: argparse.Namespace, model: ModelOptions) -> int:
 
 def _one(
     arguments: argparse.Namespace, model: ModelOptions, dataset: str, path: str | Path, *, keep: bool = False
-) -> tuple[int, Mapping[str, Any]]:
+) -> tuple[int, Report]:
     """One set -> exit code and report; ``keep``: that of an earlier run with the same options if nothing changed."""
     values = _values(arguments, dataset, path)
     from anomalyclip_monai.api import resolve_device
@@ -159,20 +160,20 @@ def _bar(evaluator: SetEvaluator, quiet: bool) -> Iterator[None]:
         yield
 
 
-def _describe(report: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def _describe(report: Report, folder: Path) -> Iterator[str]:
     """The table with its baselines, then what it is a table of."""
     from anomalyclip_monai.outputs.report.tables import counts, measures_table
 
     table = measures_table(report)
-    yield report["title"] + (f" - A PART: {report['note']}" if not report["complete"] else "")
+    yield report.title + (f" - A PART: {report.note}" if not report.complete else "")
     yield from _columns([table.header, *table.rows])
     for note in table.notes:
         yield f"  {note}"
-    if report["comparison"]:
-        yield f"compared with {printable(report['comparison']['with'])}: see table.md"
-    for warning in report["warnings"]:
+    if report.comparison is not None:
+        yield f"compared with {printable(report.comparison.title)}: see table.md"
+    for warning in report.warnings:
         yield f"  {printable(warning)}"
-    done = f"protocol {report['protocol']['id']}; {counts(report)}; {report['seconds']:.0f} s"
+    done = f"protocol {report.protocol.id}; {counts(report)}; {report.seconds:.0f} s"
     yield f"{done} -> {printable(folder / 'report.html')}"
 
 

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     for package, wanted in (("tensorboard", learn.tensorboard), ("mlflow", learn.mlflow)):
         if wanted and importlib.util.find_spec(package) is None:
             todo = f'pip install "anomalyclip-monai[{package}]"'
-            raise UsageError("E_PACKAGE", f"{package} is not installed", None, todo)
+            raise UsageError("E_EXTRA", f"{package} is not installed", None, todo)
     preset = resources.preset_values(case.preset) if case.preset else {}
 
     import ignite.distributed as idist

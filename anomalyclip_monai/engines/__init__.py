@@ -1,5 +1,5 @@
 """Engines that run a bundle."""
 
-from anomalyclip_monai.engines.evaluator import CaseEvaluator
+from anomalyclip_monai.engines.case_evaluator import CaseEvaluator
 
 __all__ = ["CaseEvaluator"]

@@ -3,7 +3,7 @@
 Everything works on arrays. A measure that the data do not define comes back as :class:`Undefined` with the reason.
 """
 
-from anomalyclip_monai.metrics.bootstrap import bootstrap_interval, mean_and_sd, paired_bootstrap
+from anomalyclip_monai.metrics.bootstrap import mean_and_sd
 from anomalyclip_monai.metrics.froc import FROC
 from anomalyclip_monai.metrics.pixels import PixelScores
 from anomalyclip_monai.metrics.pointing import pointing, slice_pointing
@@ -21,13 +21,11 @@ __all__ = [
     "auroc",
     "average_precision",
     "best_f1",
-    "bootstrap_interval",
     "dice",
     "exact_pro",
     "is_defined",
     "mean_and_sd",
     "measure_volume",
-    "paired_bootstrap",
     "paper_pro",
     "pointing",
     "slice_pointing",

@@ -18,11 +18,6 @@ def brightness_map(image: ArrayLike) -> NDArray[np.float32]:
     return np.asarray(image).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def brightness_score(image: ArrayLike) -> float:
-    """(C, H, W) in [0, 1] -> the mean over the image, in [0, 1]."""
-    return float(np.asarray(image).mean(dtype=np.float64))
-
-
 def centre_prior(height: int, width: int) -> NDArray[np.float32]:
     """(H, W) map exp(-(dx^2 + dy^2) / 2), with dx and dy from the centre in quarters of width and height.
 

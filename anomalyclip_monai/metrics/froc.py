@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from skimage.measure import label
 
-from anomalyclip_monai.metrics.undefined import Undefined, Value
+from anomalyclip_monai.metrics.undefined import Undefined
 
 THRESHOLDS = tuple(np.round(np.arange(0.99, 0.0, -0.02), 2).tolist())
 """Default thresholds, for heatmaps in [0, 1] that use that range."""
 MIN_INSIDE = 0.1
 """Share of a component that must lie in lesions for it to count as found rather than as a false alarm."""
-RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
-"""False positives per volume at which sensitivity is usually read (LUNA16)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +39,6 @@ class FROCCurve:
         allowed = np.maximum.accumulate(self.false_positives) <= rate
         return float(self.sensitivity[allowed].max(initial=0.0))
 
-    def mean_sensitivity(self, rates: Sequence[float] = RATES) -> float:
-        """Mean of :meth:`sensitivity_at` over ``rates``."""
-        return float(np.mean([self.sensitivity_at(rate) for rate in rates]))
-
 
 class FROC:
     """Collects volumes; holds two numbers per threshold.
@@ -55,18 +48,13 @@ class FROC:
     false positive. Without this share, one component that covers the whole head would find everything.
 
     Args:
-        thresholds: any order; for heatmaps that do not fill [0, 1] take them from
-            :meth:`~anomalyclip_monai.metrics.pixels.PixelScores.thresholds_at`.
+        thresholds: any order.
         min_inside: share in [0, 1]; 0 asks for one common voxel.
-        min_voxels: smaller components are no detections.
     """
 
-    def __init__(
-        self, thresholds: ArrayLike = THRESHOLDS, *, min_inside: float = MIN_INSIDE, min_voxels: int = 1
-    ) -> None:
+    def __init__(self, thresholds: ArrayLike = THRESHOLDS, *, min_inside: float = MIN_INSIDE) -> None:
         self.thresholds = np.unique(np.asarray(thresholds, float))[::-1]
         self.min_inside = min_inside
-        self.min_voxels = min_voxels
         self.volumes = 0
         self.lesions = 0
         self._found = np.zeros(self.thresholds.size, np.int64)
@@ -82,7 +70,7 @@ class FROC:
         self.volumes += 1
         self.lesions += int(lesions.max(initial=0))
         for index, threshold in enumerate(self.thresholds.tolist()):
-            found, false = _detections(scores >= threshold, lesions, self.min_inside, self.min_voxels)
+            found, false = _detections(scores >= threshold, lesions, self.min_inside)
             self._found[index] += found
             self._false[index] += false
 
@@ -96,15 +84,8 @@ class FROC:
             return Undefined("no lesion" if self.volumes else "no volume")
         return FROCCurve(self.thresholds, self._false / self.volumes, self._found / self.lesions)
 
-    def mean_sensitivity(self, rates: Sequence[float] = RATES) -> Value:
-        """Mean sensitivity at these false positives per volume, in [0, 1]."""
-        curve = self.curve()
-        return curve if isinstance(curve, Undefined) else curve.mean_sensitivity(rates)
 
-
-def _detections(
-    predicted: NDArray[np.bool_], lesions: NDArray[Any], min_inside: float, min_voxels: int
-) -> tuple[int, int]:
+def _detections(predicted: NDArray[np.bool_], lesions: NDArray[Any], min_inside: float) -> tuple[int, int]:
     """Lesions found and false positives among the components of ``predicted``."""
     spans = [
         np.flatnonzero(predicted.any(axis=tuple(other for other in range(predicted.ndim) if other != axis)))
@@ -118,8 +99,7 @@ def _detections(
     common = (components > 0) & (lesions > 0)
     sizes = np.bincount(components.ravel())
     inside = np.bincount(components[common], minlength=sizes.size)
-    is_detection = sizes >= min_voxels
-    is_detection[0] = False  # the background
+    is_detection = np.arange(sizes.size) > 0  # 0 is the background
     finds = is_detection & (inside > 0) & (inside >= min_inside * sizes)
     found = np.unique(lesions[common][finds[components[common]]]).size
     return found, int(np.count_nonzero(is_detection & ~finds))

@@ -1,7 +1,8 @@
 """The measures as MONAI metrics, for ``monai.handlers.IgniteMetricHandler`` and evaluators.
 
 Asked for one measure, a metric aggregates to its value; asked for several, to a dictionary, whose entries ignite puts
-into ``engine.state.metrics`` one by one. A value can be :class:`~anomalyclip_monai.metrics.undefined.Undefined`.
+into ``engine.state.metrics`` one by one. A value can be :class:`~anomalyclip_monai.metrics.undefined.Undefined`. The
+``evaluate.json`` of a bundle attaches them, see :mod:`anomalyclip_monai.engines.evaluation.handlers`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from anomalyclip_monai.metrics.pixels import PixelScores
 from anomalyclip_monai.metrics.pro import exact_pro, paper_pro
-from anomalyclip_monai.metrics.ranking import BestF1, auroc, average_precision, best_f1
-from anomalyclip_monai.metrics.undefined import Undefined, Value
+from anomalyclip_monai.metrics.ranking import BestF1, auroc, average_precision, best_f1, dice
+from anomalyclip_monai.metrics.sorted_scores import MEMORY_BYTES
+from anomalyclip_monai.metrics.undefined import Undefined, Value, is_defined
 
 Aggregate: TypeAlias = Value | dict[str, Value]
 
@@ -46,6 +48,9 @@ PIXEL_MEASURES: Mapping[str, Callable[[PixelScores], Value]] = {
     "pixel_pro_exact": exact_pro,
     "pixel_dice_max": _pixel_dice,
 }
+
+
+_WITHOUT_REGIONS = {"pixel_auroc", "pixel_ap", "pixel_dice_max"}
 
 
 class ImageMetrics(CumulativeIterationMetric):
@@ -77,25 +82,25 @@ class PixelMetrics(CumulativeIterationMetric):
 
     The maps are sorted where they are computed and not gathered over processes, so that aggregating in a distributed
     run raises; evaluate in one process. The buffer holds the highest score and the abnormal pixels of each image.
+    Regions are looked for only where a PRO is asked for.
 
     Args:
         measures: one name of ``PIXEL_MEASURES``, or several.
-        pixels: makes the collector, for other sizes of its buffers.
+        memory_bytes: what sorted scores of each class may hold in memory.
     """
 
     def __init__(
-        self,
-        measures: str | Sequence[str] = tuple(PIXEL_MEASURES),
-        pixels: Callable[[], PixelScores] = PixelScores,
+        self, measures: str | Sequence[str] = tuple(PIXEL_MEASURES), *, memory_bytes: int = MEMORY_BYTES
     ) -> None:
-        self._make_pixels = pixels
-        super().__init__()
+        self._memory_bytes = memory_bytes
         self.measures = _known(measures, PIXEL_MEASURES)
+        super().__init__()
 
     def reset(self) -> None:
         """Forget all maps."""
         super().reset()
-        self.pixels = self._make_pixels()
+        names = [self.measures] if isinstance(self.measures, str) else self.measures
+        self.pixels = PixelScores(regions=not _WITHOUT_REGIONS.issuperset(names), memory_bytes=self._memory_bytes)
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         if y is None or y_pred.ndim != 4 or y_pred.shape[1] != 1 or y_pred.shape != y.shape:
@@ -117,6 +122,30 @@ class PixelMetrics(CumulativeIterationMetric):
         if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
             raise RuntimeError("pixel measures are not gathered over processes - evaluate in one process")
         return _aggregate(self.measures, lambda name: PIXEL_MEASURES[name](self.pixels))
+
+
+class MaskDice(CumulativeIterationMetric):
+    """Mean Dice over the images with a lesion, from masks, each (B, 1, H, W) or (B, 1, X, Y, Z), above 0 in a lesion.
+
+    Gathered over processes; the buffer holds the Dice of each image, NaN without a lesion, as MONAI's does.
+    """
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        if y is None or y_pred.ndim < 4 or y_pred.shape[1] != 1 or y_pred.shape != y.shape:
+            shape = None if y is None else tuple(y.shape)
+            raise ValueError(
+                f"mask {tuple(y_pred.shape)} and true mask {shape} must both be (B, 1, H, W) or (B, 1, X, Y, Z)"
+            )
+        found = [dice(true, mask, 1) for mask, true in zip(np.asarray(y_pred.cpu()), np.asarray(y.cpu()), strict=True)]
+        values = [value if is_defined(value) else np.nan for value in found]
+        return torch.tensor(values, dtype=torch.float64).unsqueeze(1)
+
+    def aggregate(self) -> Value:
+        """The mean over all images with a lesion so far."""
+        buffer = self.get_buffer()
+        values = np.zeros(0) if buffer is None else buffer.cpu().numpy().ravel()
+        known = values[np.isfinite(values)]
+        return float(known.mean()) if known.size else Undefined("no image with a lesion")
 
 
 def _known(measures: str | Sequence[str], known: Mapping[str, Any]) -> str | tuple[str, ...]:

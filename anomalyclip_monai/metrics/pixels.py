@@ -231,13 +231,6 @@ class PixelScores:
                 best = BestF1(float(f1[at]), float(block.thresholds[at]))
         return best
 
-    def dice(self, threshold: float) -> Value:
-        """Dice of all pixels pooled, where scores at or above ``threshold`` are abnormal."""
-        if not self.abnormal_pixels:
-            return Undefined(f"no abnormal {self.of}")
-        false_positives, true_positives, _ = self.counts(np.array([threshold]))
-        return float(2 * true_positives[0] / (true_positives[0] + false_positives[0] + self.abnormal_pixels))
-
     def counts(
         self, thresholds: NDArray[Any], *, strict: bool = False
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
@@ -263,17 +256,6 @@ class PixelScores:
             if thresholds.size and ascending[0] < thresholds.min():
                 break  # all that follows lies below every threshold
         return false_positives, true_positives, covered
-
-    def thresholds_at(self, false_positive_rates: ArrayLike) -> NDArray[np.float64]:
-        """(T,) rates in [0, 1] -> the lowest threshold that stays at or below each; infinite where none does."""
-        allowed = np.asarray(false_positive_rates, float) * self.normal_pixels
-        found = np.full(allowed.shape, np.inf)
-        for block in self.blocks():
-            last = np.searchsorted(block.false_positives, allowed, side="right") - 1
-            found[last >= 0] = block.thresholds[last[last >= 0]]
-            if (last < len(block.thresholds) - 1).all():
-                break
-        return found
 
     def curves(self, points: int = 500) -> Curves | Undefined:
         """The curves at thresholds spread evenly over the false positive rate and over recall."""

@@ -94,7 +94,6 @@ class SortedScores:
         self.weighted = weighted
         self.dtype = np.dtype(dtype)
         self.count = 0
-        self.total_weight = 0.0
         self.lowest = np.inf
         self.highest = -np.inf
         self._run_entries = run_entries
@@ -113,8 +112,6 @@ class SortedScores:
         self.count += scores.size
         self.lowest = min(self.lowest, float(scores.min()))
         self.highest = max(self.highest, float(scores.max()))
-        if weights is not None:
-            self.total_weight += float(weights.sum())
         start = 0
         while start < scores.size:
             stop = min(start + self._run_entries - self._pending_entries, scores.size)

@@ -26,26 +26,22 @@ class VolumeMeasures:
         voxel_auroc: over the whole volume.
         voxel_ap: average precision over the whole volume.
         voxel_auroc_inside: over the voxels inside the body.
-        voxel_ap_inside: average precision inside the body.
         best_dice: the largest Dice of all thresholds, and its threshold.
         dice: at the given threshold.
         pointing: whether the highest voxel lies in a lesion.
         slice_pointing: share of the slices with a lesion whose highest voxel lies in it.
         false_alarm_ml: volume at or above the threshold outside lesions, in ml.
-        lesion_ml: volume of the lesions, in ml.
     """
 
     slice_auroc: Value
     voxel_auroc: Value
     voxel_ap: Value
     voxel_auroc_inside: Value
-    voxel_ap_inside: Value
     best_dice: BestF1 | Undefined
     dice: Value
     pointing: Value
     slice_pointing: Value
     false_alarm_ml: Value
-    lesion_ml: Value
 
 
 def measure_volume(
@@ -77,21 +73,18 @@ def measure_volume(
     if scores.shape != lesion.shape:
         raise ValueError(f"heatmap {scores.shape} and mask {lesion.shape} must have one shape")
     whole = _voxels(scores, lesion)
-    unknown = Undefined("the body is not known")
     within = None if inside is None else _voxels(scores, lesion, inside)
     predicted = (scores >= threshold) & (scores > 0)
     return VolumeMeasures(
         slice_auroc=slice_auroc(slice_scores, lesion, slice_axis),
         voxel_auroc=whole.auroc(),
         voxel_ap=whole.average_precision(),
-        voxel_auroc_inside=unknown if within is None else within.auroc(),
-        voxel_ap_inside=unknown if within is None else within.average_precision(),
+        voxel_auroc_inside=Undefined("the body is not known") if within is None else within.auroc(),
         best_dice=whole.best_dice(),
         dice=dice(lesion, predicted, 1, of="voxel"),
         pointing=pointing(scores, lesion),
         slice_pointing=slice_pointing(scores, lesion, slice_axis),
         false_alarm_ml=millilitres(predicted & ~lesion, voxel_volume),
-        lesion_ml=millilitres(lesion, voxel_volume),
     )
 
 

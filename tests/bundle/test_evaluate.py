@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from anomalyclip_monai.cli import main
+from anomalyclip_monai.engines.evaluation import bundle_evaluator
+from anomalyclip_monai.weights.choice import choose_model
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,19 @@ def test_two_processes_give_the_same_report(bundle, photos, by_command, monai_bu
     done = monai_bundle(*call, cwd=tmp_path, launcher=launcher)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same(report(tmp_path / "out"), by_command)
+
+
+def test_the_metrics_of_monai_are_in_the_state_of_the_evaluator(photos, by_command, tmp_path):
+    places = {"dataset_name": "folder", "dataset_dir": str(photos), "output_dir": str(tmp_path)}
+    evaluator = bundle_evaluator(choose_model("tiny"), {**places, "device": "cpu", "bootstrap": 0})
+    evaluator.run()
+    found, measures = evaluator.state.metrics, by_command["methods"]["anomalyclip"]["measures"]
+    for group, names in (("images", ("image_auroc", "image_ap")), ("pixels", ("pixel_auroc", "pixel_dice_max"))):
+        for name in names:
+            assert found[group][name] == pytest.approx(measures[name]["value"], abs=1e-4), name
+            assert found[name] == pytest.approx(measures[name]["value"], abs=1e-4), name
+    assert found["mask_dice"] == pytest.approx(measures["dice"]["value"], abs=1e-4)
+    assert evaluator.state.metric_details["mask_dice"].shape == (8, 1)
 
 
 def test_the_table_has_baselines_protocol_and_place(photos, tmp_path, capsys):

@@ -6,27 +6,40 @@ import functools
 import inspect
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from made_report import made_report
 from photo_set import make_photo_set
 from torch import nn
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.cli import main
 from anomalyclip_monai.data.benchmarks import Sample
-from anomalyclip_monai.engines.ablation import GROUPS, Ablation, ablation, short_table
+from anomalyclip_monai.engines.ablation import (
+    GROUPS,
+    Ablation,
+    AblationReport,
+    MeasuredRow,
+    RowReport,
+    ablation,
+    short_table,
+)
 from anomalyclip_monai.engines.ablation.ablation import noun_of
 from anomalyclip_monai.engines.ablation.remembering import RememberingCLIP
-from anomalyclip_monai.engines.ablation.rows import Nouns, base_row, changed_rows, depths, layer_choices
-from anomalyclip_monai.engines.evaluation import evaluator as engine
+from anomalyclip_monai.engines.ablation.rows import Nouns, Row, base_row, changed_rows, depths, layer_choices
+from anomalyclip_monai.engines.evaluation import set_evaluator as engine
 from anomalyclip_monai.engines.prompts import features, learn_prompts
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.two_states import TwoStateCLIP
+from anomalyclip_monai.outputs.report import Report
+from anomalyclip_monai.outputs.report.content import Difference, Measure, MethodReport
+from anomalyclip_monai.outputs.report.tables import Table
 from anomalyclip_monai.weights.choice import ModelChoice, choose_model
 
 pytestmark = [
@@ -74,8 +87,8 @@ def bundle(tmp_path: Path, tiny_clip: nn.Module) -> Path:
 def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """An auxiliary set of 6 photos and one of 8 to be measured; reports without pictures, which cost a second each."""
 
-    def write(report: dict[str, Any], folder: Path, _: object) -> None:
-        (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
+    def write(report: Report, folder: Path, _: object) -> None:
+        (folder / "report.json").write_text(json.dumps(report.to_json(), allow_nan=False))
 
     monkeypatch.setattr(engine, "write_report", write)
     return make_photo_set(tmp_path / "auxiliary", 6), make_photo_set(tmp_path / "measured", 8, (44, 52))
@@ -111,8 +124,8 @@ def make_ablation(bundle: Path, sets: tuple[Path, Path], out: Path, **options: A
     return Ablation(choice, [("folder", sets[0])], "folder", sets[1], out, **options)
 
 
-def rows_of(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in content["rows"]}
+def rows_of(found: AblationReport) -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in found.to_json()["rows"]}
 
 
 def test_rows_of_the_published_configuration():
@@ -198,7 +211,7 @@ def test_remembered_features_are_the_same_bit_for_bit(tmp_path, tiny_clip, monke
 def test_what_is_shared_is_done_once_and_what_is_done_is_kept(bundle, sets, tmp_path, monkeypatch):
     calls, out, seen = Calls(monkeypatch), tmp_path / "out", []
     groups = ["attention", "prompts", "tokens"]
-    content = make_ablation(bundle, sets, out, groups=groups).run(lambda entry: seen.append(entry["key"]))
+    content = make_ablation(bundle, sets, out, groups=groups).run(lambda found: seen.append(found.row.key))
     rows = rows_of(content)
     assert list(rows) == [
         *("base", "local_attention-q-q", "local_attention-k-k", "local_attention-none", "named_object--", "shipped"),
@@ -234,7 +247,7 @@ def test_what_is_shared_is_done_once_and_what_is_done_is_kept(bundle, sets, tmp_
         )
         assert test["low"] <= test["difference"] <= test["high"]
     assert rows["shipped"]["final_losses"] == rows["fixed_pair"]["final_losses"] == []
-    assert json.loads((out / "folder" / "ablation.json").read_text()) == content
+    assert json.loads((out / "folder" / "ablation.json").read_text()) == content.to_json()
     text = (out / "folder" / "ablation.md").read_text()
     assert "| not built: E_ROW: t_n_ctx (8) must be from 1 to 6 |" in text
     assert "## Local attention" in text
@@ -244,15 +257,15 @@ def test_what_is_shared_is_done_once_and_what_is_done_is_kept(bundle, sets, tmp_
     before = (calls.learned, calls.measured)
     again = make_ablation(bundle, sets, out, groups=groups).run()
     assert (calls.learned, calls.measured) == before
-    assert again == content
+    assert again.to_json() == content.to_json()
 
 
 def test_a_killed_run_goes_on_behind_the_last_row(bundle, sets, tmp_path, monkeypatch):
     out = tmp_path / "out"
     calls = Calls(monkeypatch)
 
-    def stop(entry: Any) -> None:
-        if entry["key"] == "loss-global":
+    def stop(found: RowReport) -> None:
+        if found.row.key == "loss-global":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -261,43 +274,54 @@ def test_a_killed_run_goes_on_behind_the_last_row(bundle, sets, tmp_path, monkey
     encoded = calls.learned, calls.measured
     content = make_ablation(bundle, sets, out, groups=["loss"]).run()
     assert (calls.learned, calls.measured) == encoded == (6, 2 * 8)
-    assert [row["key"] for row in content["rows"]] == ["base", "loss-global", "loss-local"]
+    assert [found.row.key for found in content.rows] == ["base", "loss-global", "loss-local"]
     assert rows_of(content)["loss-global"]["loss"] == "global"
 
     # a score that is read off the map is no measure of the global loss
     note = "the global loss teaches the class token, which is not what is measured"
     assert note not in " ".join(short_table(content).notes)
-    assert note in " ".join(short_table({**content, "image_score": "map_top2"}).notes)
+    assert note in " ".join(short_table(replace(content, image_score="map_top2")).notes)
 
 
 def test_few_groups_mark_no_difference():
-    found = {"value": 0.7, "low": 0.6, "high": 0.8}
-    better = {"difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.01}
-    unclear = {"difference": -0.1, "low": -0.25, "high": 0.05, "p": 0.2}
-    seconds = {"learning": 1.4, "measuring": 2.4}
-    row = {"group": "loss", "measures": {"a": found, "b": found}, "failed": [], "seconds": seconds}
-    base = {**row, "group": "", "title": "base", "difference": {}}
-    other = {**row, "title": "local alone", "difference": {"a": better, "b": unclear}}
-    content = {
-        "rows": [base, other],
-        "primary": ["a", "b", "c"],
-        "measure_titles": {"a": "A", "b": "B"},
-        "samples": {"groups": 10},
-        "bootstrap": {"repeats": 100},
-        "training": {"seeds": [111]},
-        "image_score": "class_token",
-        "trained_on": "",
-        "trivial": {"brightness": {"title": "brightness", "measures": {"a": {"value": 0.5}, "b": {"undefined": "-"}}}},
-        "warnings": [],
-    }
-    table = short_table(content)
+    measures = {"a": Measure(0.7, 0.6, 0.8), "b": Measure(0.7, 0.6, 0.8)}
+    guess = MethodReport("brightness", (), {"a": Measure(0.5), "b": Measure(undefined="-")})
+    centre = MethodReport("centre", (), {})
+    whole = replace(
+        Report.from_json(made_report()),
+        methods={"anomalyclip": MethodReport("own", ("one",), measures), "brightness": guess, "centre": centre},
+        primary=("a", "b", "c"),
+        measure_titles={"a": "A", "b": "B"},
+        warnings=(),
+    )
+    base = MeasuredRow(Row("base", "", "base"), 1, (0.5,), measures, {}, (), 1.4, 2.4, "base/report.html")
+    better, unclear = Difference(0.1, 0.05, 0.15, 0.01), Difference(-0.1, -0.25, 0.05, 0.2)
+    other = replace(base, row=Row("local", "loss", "local alone"), differences={"a": better, "b": unclear})
+
+    def table_of(groups: int) -> Table:
+        samples = tuple(replace(sample, group=str(i % groups)) for i, sample in enumerate(whole.samples.samples))
+        return short_table(
+            AblationReport(
+                measured=replace(whole, samples=replace(whole.samples, samples=samples)),
+                base=base,
+                changed=(other,),
+                auxiliary={},
+                training={},
+                epochs=1,
+                seeds=(111,),
+                image_score="class_token",
+            )
+        )
+
+    table = table_of(groups=10)
     assert [table.header, *table.rows] == [
         ["", "A", "+/-", "B", "+/-", "s"],
         ["base", "70.0", "", "70.0", "", "4"],
         ["loss: local alone", "70.0", "+10.0†", "70.0", "\N{MINUS SIGN}10.0", "4"],
         ["brightness", "50.0", "", "", "", ""],
+        ["centre", "", "", "", "", ""],
     ]
-    few = short_table({**content, "samples": {"groups": 9}})
+    few = table_of(groups=9)
     assert few.rows[1][2] == "+10.0"
     assert any("none is marked" in note for note in few.notes)
 
@@ -343,7 +367,7 @@ def test_a_named_backbone_with_named_objects(bundle, sets, tmp_path, monkeypatch
     assert ("AnomalyCLIP", "magnetic tile") in spoken
     assert ("RememberingCLIP", "magnetic tile") not in spoken
 
-    assert content["model_title"] == "AnomalyCLIP ViT-toy"
+    assert content.to_json()["model_title"] == "AnomalyCLIP ViT-toy"
     assert rows["shipped"]["error"].startswith("E_PROMPTS: nothing was learned for the backbone ViT-toy")
     assert "value" in rows["hand_written"]["measures"]["pixel_auroc"]
 

@@ -12,19 +12,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.handlers import IgniteMetricHandler, StatsHandler
 from monai.transforms import Compose
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalyclip_monai.data import CaseDataset, collate_cases
-from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator
-from anomalyclip_monai.engines.evaluation import evaluator as engine
+from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator, handlers
+from anomalyclip_monai.engines.evaluation import set_evaluator as engine
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
 from anomalyclip_monai.engines.evaluation.report import threshold_text
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
-from anomalyclip_monai.metrics import PixelScores, auroc, dice, exact_pro, measure_volume
+from anomalyclip_monai.metrics import PixelScores, Undefined, auroc, dice, exact_pro, measure_volume
+from anomalyclip_monai.metrics.monai_metrics import ImageMetrics, MaskDice, PixelMetrics
+from anomalyclip_monai.outputs.report import Report
 from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased, Threshold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,10 +62,10 @@ def only_json(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.node.name == "test_every_file_of_the_report_is_written":
         return
 
-    def write(report: dict[str, Any], folder: Path, cases: Callable[[str], Any]) -> None:
-        for sample in report["samples"]["list"]:
-            cases(sample["name"])
-        (folder / "report.json").write_text(json.dumps(report, allow_nan=False))
+    def write(report: Report, folder: Path, cases: Callable[[str], Any]) -> None:
+        for sample in report.samples.samples:
+            cases(sample.name)
+        (folder / "report.json").write_text(json.dumps(report.to_json(), allow_nan=False))
 
     monkeypatch.setattr(engine, "write_report", write)
 
@@ -75,11 +78,13 @@ def make_evaluator(
     preset: str = "auto",
     axes: int | str = 1,
     shipped_threshold: dict[str, Any] | None = None,
+    additional_metrics: dict[str, IgniteMetricHandler] | None = None,
 ) -> SetEvaluator:
     steps = [LoadImageCased(), ApplyPresetd(preset=preset), PrepareSampled(size=evaluation.protocol.size)]
     dataset = CaseDataset(evaluation.records(), Compose(steps))
     return SetEvaluator(
         evaluation=evaluation,
+        additional_metrics=additional_metrics,
         device="cpu",
         val_data_loader=DataLoader(dataset, collate_fn=collate_cases),
         network=network,
@@ -92,7 +97,7 @@ def evaluate(dataset: str, folder: Path, out: Path, network: nn.Module | None = 
     evaluation = Evaluation(dataset, folder, out, fingerprint=FINGERPRINT, **{"bootstrap": 50, **options})
     evaluator = make_evaluator(evaluation, network or BrightNetwork())
     evaluator.run()
-    return evaluator.report
+    return evaluator.report.to_json()
 
 
 def without_times(report: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +164,71 @@ def arrays(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
+def made_prompts(network: nn.Module, folder: Path) -> Path:
+    """Learned prompts that differ from the network's own, the same for the same name of the folder."""
+    torch.manual_seed(len(folder.name))
+    folder.mkdir()
+    torch.save({name: 2 * torch.randn_like(value) for name, value in network.state_dict().items()}, folder / "model.pt")
+    return folder / "model.pt"
+
+
+def normalised(content: Any, place: str = "") -> Any:
+    """A report without what differs from run to run; of a curve the ends, their number and the mean height."""
+    if place.endswith(("/asked", "/seconds", "/device", "/prompts_sha256", "/error")) or "/versions/" in place:
+        return type(content).__name__
+    if isinstance(content, dict):
+        return {key: normalised(value, f"{place}/{key}") for key, value in content.items()}
+    if isinstance(content, list):
+        if place.split("/")[-2:-1] == ["curves"]:
+            return [len(content), content[0], content[-1], round(float(np.mean(content, axis=0)[1]), 4)]
+        return [normalised(value, f"{place}/{index}") for index, value in enumerate(content)]
+    return round(content, 4) if isinstance(content, float) else content
+
+
+def assert_golden(report: dict[str, Any], name: str) -> None:
+    """The same keys in the same order, the same words, numbers of the same type and equal but for rounding."""
+
+    def assert_same(found: Any, expected: Any, place: str) -> None:
+        assert type(found) is type(expected), place
+        if isinstance(expected, dict):
+            assert list(found) == list(expected), place
+            for key in expected:
+                assert_same(found[key], expected[key], f"{place}/{key}")
+        elif isinstance(expected, list):
+            assert len(found) == len(expected), place
+            for index, value in enumerate(expected):
+                assert_same(found[index], value, f"{place}/{index}")
+        elif isinstance(expected, float):
+            assert found == pytest.approx(expected, abs=3e-4), place
+        else:
+            assert found == expected, place
+
+    golden = json.loads((Path(__file__).parent / "golden" / f"report_{name}.json").read_text())
+    assert_same(normalised(report), golden, name)
+
+
+def test_the_report_of_photos_is_the_golden_one(photos, tmp_path, tiny_network):
+    """Two seeds, a second network, baselines, a paired test, a failed picture."""
+    (photos / "abnormal" / "a4.png").write_bytes(b"no picture")
+    with pytest.raises(CaseError):
+        evaluate("folder", photos, tmp_path / "other", methods=["anomalyclip"])
+    options = {
+        "seeds": [str(made_prompts(tiny_network, tmp_path / name)) for name in ("one", "three")],
+        "methods": ["anomalyclip", "clip", "brightness", "centre"],
+        "against": tmp_path / "other" / "folder" / "report.json",
+        "options": {"preset": "colonoscopy", "slice_axis": "auto", "mirror": True, "fill_glare": True},
+        "trained_on": {"colonoscopy": "other frames"},
+    }
+    with pytest.raises(CaseError):
+        evaluate("folder", photos, tmp_path / "out", tiny_network, **options)
+    assert_golden(json.loads((tmp_path / "out" / "folder" / "report.json").read_text()), "photos")
+
+
+def test_the_report_of_volumes_is_the_golden_one(volumes, tmp_path):
+    evaluate("lgg", volumes, tmp_path / "out", options={"preset": "mr_brain", "axes": 1, "smooth_mm": 2.0})
+    assert_golden(json.loads((tmp_path / "out" / "lgg" / "report.json").read_text()), "volumes")
+
+
 def test_photos_equal_the_measures_of_the_library(photos, tmp_path):
     report = evaluate("folder", photos, tmp_path / "out")
     measures = report["methods"]["anomalyclip"]["measures"]
@@ -211,8 +281,8 @@ def test_paper_protocol_measures_on_518_pixels(photos, tmp_path):
     assert record["case"] == "abnormal/a3"
     assert record["truth"].mean() == pytest.approx((photo(3)[1] > 0).mean(), rel=0.1)  # corners are rounded
     evaluator.run()
-    assert evaluator.report["protocol"]["id"] == "paper-518-pro200"
-    measures = evaluator.report["methods"]["anomalyclip"]["measures"]
+    assert evaluator.report.to_json()["protocol"]["id"] == "paper-518-pro200"
+    measures = evaluator.report.to_json()["methods"]["anomalyclip"]["measures"]
     assert "pixel_pro_paper" in measures
     assert "pixel_pro_exact" not in measures
     assert measures["pixel_auroc"]["low"] is None  # no bootstrap was asked for
@@ -235,7 +305,7 @@ def test_a_failed_image_is_named_and_the_rest_is_measured(photos, tmp_path):
     evaluator = make_evaluator(evaluation, BrightNetwork())
     with pytest.raises(CaseError, match=r"1 of 7 cases failed: abnormal/a4.*the other 6 are done"):
         evaluator.run()
-    report = evaluator.report
+    report = evaluator.report.to_json()
     assert [item["name"] for item in report["failed"]] == ["abnormal/a4"]
     assert report["samples"]["count"] == 6
     assert (tmp_path / "out" / "folder" / "report.json").exists()
@@ -306,6 +376,59 @@ def test_hand_written_sentences_are_methods_like_others(photos, tmp_path, tiny_n
     values = {name: method["measures"]["pixel_auroc"]["value"] for name, method in methods.items()}
     assert len(set(values.values())) == 3
     assert methods["clip"]["title"] == "CLIP made_up"
+
+
+def made_metrics() -> dict[str, IgniteMetricHandler]:
+    return {
+        "images": IgniteMetricHandler(ImageMetrics(), output_transform=handlers.scores_and_labels),
+        "pixels": IgniteMetricHandler(PixelMetrics(), output_transform=handlers.maps_and_masks),
+        "mask_dice": IgniteMetricHandler(MaskDice(), output_transform=handlers.masks_and_truth),
+    }
+
+
+@pytest.mark.parametrize("protocol", ["native", "paper"])
+def test_the_metrics_of_monai_say_what_the_report_says(photos, tmp_path, tiny_network, protocol, capsys):
+    (photos / "abnormal" / "a4.png").write_bytes(b"no picture")
+    methods = ["anomalyclip", "brightness"] if protocol == "native" else ["anomalyclip", "clip"]
+    options = {"protocol": protocol, "methods": methods}
+    evaluation = Evaluation("folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0, **options)
+    evaluator = make_evaluator(evaluation, tiny_network, threshold="0.02", additional_metrics=made_metrics())
+    StatsHandler(name=f"stats of {protocol}", iteration_log=False).attach(evaluator)
+    with pytest.raises(CaseError, match="1 of 7"):
+        evaluator.run()
+    found, report = evaluator.state.metrics, evaluator.report.main.measures
+    for name in ("image_auroc", "image_ap", "image_f1_max"):
+        assert found[name] == found["images"][name] == report[name].value, name
+    for name in ("pixel_auroc", "pixel_ap", evaluation.protocol.pro, "pixel_dice_max"):
+        assert found["pixels"][name] == pytest.approx(report[name].value, abs=1e-6), name
+        assert found[name] == report[name].value, name
+    assert found["mask_dice"] == pytest.approx(report["dice"].value, abs=1e-6)
+    assert 0 < found["mask_dice"] < 1
+    # one row for each sample that was read, of the first network alone
+    details = evaluator.state.metric_details
+    assert [len(details[name]) for name in ("images", "pixels", "mask_dice")] == [6, 6, 6]
+    assert details["images"][:, 0].tolist() == [sample.score for sample in evaluator.report.samples.samples]
+    assert f"pixel_auroc: {report['pixel_auroc'].value:.4f}" in capsys.readouterr().out
+
+
+def test_metrics_of_monai_on_volumes_and_on_a_set_without_masks(volumes, photos, tmp_path):
+    evaluation = Evaluation("lgg", volumes, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0)
+    evaluator = make_evaluator(evaluation, BrightNetwork(), additional_metrics=made_metrics())
+    evaluator.run()
+    found = evaluator.state.metrics
+    assert found["images"]["image_auroc"] == Undefined("no normal image")
+    assert found["pixels"]["pixel_auroc"] == Undefined("no pixel")  # they are of photos
+    # the mask that is written lacks small components, the measure of the report has them
+    assert found["mask_dice"] > found["dice"] > 0
+    for path in photos.glob("masks/*"):
+        path.unlink()
+    evaluation = Evaluation("folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0)
+    evaluator = make_evaluator(evaluation, BrightNetwork(), additional_metrics=made_metrics())
+    evaluator.run()
+    found = evaluator.state.metrics
+    assert found["images"]["image_auroc"] == evaluator.report.main.measures["image_auroc"].value
+    assert found["pixels"]["pixel_auroc"] == Undefined("no abnormal pixel")
+    assert found["mask_dice"] == Undefined("no image with a lesion")
 
 
 def test_a_paired_test_against_another_report(photos, tmp_path):
@@ -390,7 +513,7 @@ def test_each_volume_is_measured_at_the_threshold_of_its_axes(volumes, tmp_path)
     shipped = {"value": 0.55, "origin": "training data", "by_axes": {"3": 0.45}}
     evaluator = make_evaluator(evaluation, BrightNetwork(), threshold="auto", axes="auto", shipped_threshold=shipped)
     evaluator.run()
-    report = evaluator.report
+    report = evaluator.report.to_json()
     samples = report["samples"]["list"]
     assert [(sample["axes"], sample["threshold"]) for sample in samples] == [(1, 0.55), (3, 0.45)]
     for sample, path, threshold in zip(samples, sorted(volumes.iterdir()), (0.55, 0.45), strict=True):
@@ -468,8 +591,8 @@ def test_a_part_of_a_published_set_is_said(tmp_path):
         ({"protocol": "papr"}, "E_PROTOCOL"),
         ({"limit": 0}, "E_OPTION"),
         ({"bootstrap": -1}, "E_OPTION"),
-        ({"seeds": ["a.pt", "a.pt"]}, "E_SEEDS"),
-        ({"against": "nothing.json"}, "E_AGAINST"),
+        ({"seeds": ["a.pt", "a.pt"]}, "E_OPTION"),
+        ({"against": "nothing.json"}, "E_REPORT"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(photos, tmp_path, options, code):
@@ -495,4 +618,4 @@ def test_a_lesion_that_squashing_swallows_still_makes_an_image_abnormal(tmp_path
     evaluator = make_evaluator(evaluation, BrightNetwork())
     assert not evaluator.data_loader.dataset[1]["truth"].any()
     evaluator.run()
-    assert [sample["label"] for sample in evaluator.report["samples"]["list"]] == [0, 1, 1]
+    assert [sample["label"] for sample in evaluator.report.to_json()["samples"]["list"]] == [0, 1, 1]

@@ -117,7 +117,7 @@ def test_hash_follows_content_and_names_and_not_the_place(photos, tmp_path):
 def test_a_missing_mask_is_refused_unless_none_is_needed(photos, tmp_path):
     for mask in (photos / "masks").iterdir():
         mask.unlink()
-    with pytest.raises(UsageError, match=r"E_MASKS: 3 abnormal images of folder have no mask, such as abnormal/01"):
+    with pytest.raises(UsageError, match=r"E_MASK: 3 abnormal images of folder have no mask, such as abnormal/01"):
         training_data([("folder", photos)], PREPROCESSING, tmp_path / "s")
     data = training_data([("folder", photos)], PREPROCESSING, tmp_path / "s", terms="global")
     assert [item.read().label for item in data].count(1) == 3
@@ -141,7 +141,7 @@ def test_one_kind_of_images_is_warned_of(photos, tmp_path, caplog):
 
 def test_a_volume_with_a_label_alone_is_refused(volumes, tmp_path):
     (volumes / "masks" / "abnormal.nii.gz").unlink()
-    with pytest.raises(UsageError, match="E_MASKS: 1 abnormal"):
+    with pytest.raises(UsageError, match="E_MASK: 1 abnormal"):
         training_data([("folder", volumes)], PREPROCESSING, tmp_path / "s", terms="global")
 
 

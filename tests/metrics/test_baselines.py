@@ -5,7 +5,6 @@ import pytest
 
 from anomalyclip_monai.metrics.baselines import (
     brightness_map,
-    brightness_score,
     centre_prior,
     centre_prior_volume,
     inside_body,
@@ -17,7 +16,6 @@ def test_brightness_is_the_mean_of_channels():
     image = np.array([[[0.0, 0.3]], [[0.6, 0.3]], [[0.0, 0.9]]], np.float32)
     assert brightness_map(image) == pytest.approx(np.array([[0.2, 0.5]]))
     assert brightness_map(image).dtype == np.float32
-    assert brightness_score(image) == pytest.approx(0.35)
 
 
 def test_centre_prior_is_in_quarters_of_width_and_height():

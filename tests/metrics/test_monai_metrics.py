@@ -7,7 +7,7 @@ from ignite.engine import Engine
 from monai.handlers import IgniteMetricHandler
 
 from anomalyclip_monai.metrics import PixelScores, exact_pro, paper_pro, ranking
-from anomalyclip_monai.metrics.monai_metrics import IMAGE_MEASURES, PIXEL_MEASURES, ImageMetrics, PixelMetrics
+from anomalyclip_monai.metrics.monai_metrics import IMAGE_MEASURES, PIXEL_MEASURES, ImageMetrics, MaskDice, PixelMetrics
 from anomalyclip_monai.metrics.undefined import Undefined
 
 
@@ -50,6 +50,27 @@ def test_image_metrics_in_an_ignite_engine():
     assert metrics["image_ap"] == pytest.approx(ranking.average_precision(labels, scores))
 
 
+def test_dice_of_masks_is_a_mean_over_images_with_a_lesion():
+    masks, true = torch.zeros((3, 1, 3, 5), dtype=torch.uint8), torch.zeros((3, 1, 3, 5), dtype=torch.bool)
+    masks[0, 0, 0, :4], true[0, 0, 0, 2:] = 1, True  # 2 of 4 and of 3
+    masks[1, 0, 2, 2] = 1  # a false alarm in a normal image says nothing
+    true[2, 0, 1, 1] = True  # missed
+    engine = Engine(lambda _, batch: batch)
+    IgniteMetricHandler(MaskDice()).attach(engine, "dice")
+    engine.run([(masks[:2], true[:2]), (list(masks[2:]), list(true[2:]))])
+    assert engine.state.metrics["dice"] == pytest.approx((2 * 2 / 7 + 0) / 2)
+    assert engine.state.metric_details["dice"].isnan().tolist() == [[False], [True], [False]]
+    volumes = MaskDice()
+    volumes(torch.ones((1, 1, 2, 3, 4)), torch.zeros((1, 1, 2, 3, 4)))
+    assert volumes.aggregate() == MaskDice().aggregate() == Undefined("no image with a lesion")
+
+
+def test_regions_are_looked_for_only_where_a_pro_is_asked_for():
+    assert PixelMetrics("pixel_pro_exact").pixels.measures_regions
+    assert PixelMetrics().pixels.measures_regions
+    assert not PixelMetrics(["pixel_auroc", "pixel_dice_max"]).pixels.measures_regions
+
+
 def test_lists_of_channel_first_tensors():
     metric = PixelMetrics("pixel_auroc")
     for maps, masks in _batches():
@@ -75,6 +96,8 @@ def test_wrong_input_is_refused():
         PixelMetrics()(torch.rand(2, 2, 3, 3), torch.zeros(2, 2, 3, 3))
     with pytest.raises(ValueError, match="unknown"):
         PixelMetrics("image_auroc")
+    with pytest.raises(ValueError, match="must both be"):
+        MaskDice()(torch.zeros(2, 1, 3, 3), torch.zeros(2, 1, 3, 4))
 
 
 def test_pixel_metrics_refuse_several_processes(monkeypatch):

@@ -48,7 +48,6 @@ def test_worked_values():
     assert pixels.auroc() == pytest.approx(7 / 8)
     assert pixels.average_precision() == pytest.approx((1 + 2 / 3) / 2)
     assert pixels.best_dice() == BestF1(0.8, pytest.approx(0.35))
-    assert pixels.dice(0.4) == pytest.approx(2 * 1 / (2 + 2))
 
 
 @pytest.mark.parametrize("buffers", [{}, TINY], ids=["in memory", "on disk"])
@@ -64,7 +63,6 @@ def test_streaming_equals_the_whole(buffers, levels, dtype):
     assert isinstance(expected, BestF1)
     assert best.value == pytest.approx(expected.value, abs=1e-12)
     assert best.threshold == expected.threshold
-    assert pixels.dice(0.6) == pytest.approx(ranking.dice(labels, scores, 0.6), abs=1e-12)
 
 
 def test_measures_can_be_taken_while_maps_still_come():
@@ -98,15 +96,6 @@ def test_counts_at_any_thresholds(strict, buffers):
         predicted = scores > threshold if strict else scores >= threshold
         assert false == (predicted & ~labels).sum()
         assert true == (predicted & labels).sum()
-
-
-def test_thresholds_at_false_positive_rates():
-    pixels = PixelScores(regions=False)
-    pixels.update(np.array([0.1, 0.2, 0.3, 0.4, 0.9], np.float32), np.array([0, 0, 0, 0, 1]))
-    assert pixels.thresholds_at([0.0, 0.25, 0.6, 1.0]) == pytest.approx([0.9, 0.4, 0.3, 0.1])
-    normal = PixelScores(regions=False)
-    normal.update(np.array([0.5], np.float32))
-    assert normal.thresholds_at([0.0]).tolist() == [np.inf]
 
 
 def test_only_pixels_inside_count():

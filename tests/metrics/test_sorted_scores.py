@@ -42,7 +42,6 @@ def test_every_score_comes_back_once_and_in_order(monkeypatch, frequent, memory_
         expected = [every[np.concatenate(parts) == value].sum() for value in values]
         found = np.concatenate([block.weights for block in blocks[::-1] if block.weights is not None])
         assert found == pytest.approx(np.array(expected))
-        assert store.total_weight == pytest.approx(every.sum())
 
 
 def test_given_scores_are_left_as_they_are():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from anomalyclip_monai.metrics import auroc, average_precision, best_f1
-from anomalyclip_monai.metrics.bootstrap import draw_groups
 from anomalyclip_monai.metrics.weighted import (
     auroc_rows,
     average_precision_rows,
@@ -54,14 +53,3 @@ def test_pro_by_hand():
     # paper: points 0 and 0.2 only, stretched to [0, 1]
     assert paper_pro_rows(rate, overlap)[0] == pytest.approx(0.4)
     assert np.isnan(paper_pro_rows(rate + 0.3, overlap)[0])
-
-
-def test_groups_are_drawn_whole_and_the_same_every_time():
-    groups = ["b", "a", "b", "c", "a", "b"]
-    draws = draw_groups(groups, replicates=200, seed=3)
-    assert draws.shape == (200, 6)
-    assert (draws[:, 0] == draws[:, 2]).all()
-    assert (draws[:, 1] == draws[:, 4]).all()
-    assert (draws[:, [0, 1, 3]].sum(axis=1) == 3).all()  # three groups are drawn each time
-    assert (draws == draw_groups(groups, replicates=200, seed=3)).all()
-    assert (draws != draw_groups(groups, replicates=200, seed=4)).any()

@@ -7,17 +7,20 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from made_report import made_measure, made_report
 from PIL import Image
 
-from anomalyclip_monai.exceptions import CaseError, OutputError
+from anomalyclip_monai.exceptions import CaseError, OutputError, UsageError
 from anomalyclip_monai.outputs.preview import OUTLINE
-from anomalyclip_monai.outputs.report import CaseView, all_sets_table, write_all_sets, write_report
+from anomalyclip_monai.outputs.report import CaseView, Report, all_sets_table, write_all_sets, write_report
 from anomalyclip_monai.outputs.report.cases import (
     PANEL_SIZE,
     ShownCase,
@@ -26,6 +29,7 @@ from anomalyclip_monai.outputs.report.cases import (
     draw_sheet,
     show_cases,
 )
+from anomalyclip_monai.outputs.report.content import Difference, Measure, MeasuredSample, read_report
 from anomalyclip_monai.outputs.report.curves import MATPLOTLIB_MISSING, chance_precision, curve_points, draw_curves
 from anomalyclip_monai.outputs.report.numbers import Footnotes, difference, measured, number, p_value
 from anomalyclip_monai.outputs.report.page import RESEARCH_USE, report_page
@@ -44,78 +48,13 @@ ALL_FILES = [
 ]
 
 
-def _sample(name: str, label: int, score: float, dice: float | None = None, **other: Any) -> dict[str, Any]:
-    common = {"category": "demo", "group": name, "peak": score, "pointing": None, "brightness": 0.25, "seconds": 0.5}
-    return {"name": name, "label": label, "score": score, "dice": dice, **common, **other}
-
-
-def _entry(
-    value: float, low: float | None = None, high: float | None = None, sd: float | None = None
-) -> dict[str, Any]:
-    return {"value": value, "low": low, "high": high, "sd": sd}
+read = Report.from_json
 
 
 @pytest.fixture
 def report() -> dict[str, Any]:
-    """12 cases of which 9 are abnormal, one published value, one undefined measure."""
-    samples = [_sample(f"a{index}", 1, 0.1 * index + 0.05, index / 8, pointing=index > 4) for index in range(9)]
-    samples += [_sample(f"n{index}", 0, 0.1 * index) for index in range(3)]
-    curves = {
-        "roc": [[0, 0], [0.25, 0.75], [1, 1]],
-        "pr": [[0, 1], [0.5, 0.9], [1, 0.75]],
-        "pro": [[0, 0], [0.1, 0.5], [0.3, 0.75]],
-        "froc": [[0, 0.25], [2, 0.5], [1, 0.75]],
-    }
-    own = {
-        "image_auroc": _entry(0.8244, 0.801, 0.849),
-        "pixel_pro_paper": _entry(0.7, 0.65, 0.75),
-        "dice": _entry(0.5),
-        "best_threshold": _entry(0.4321),
-        "normal_false_ml": _entry(4.26, 1.0, 9.0),
-    }
-    return {
-        "schema": "anomalyclip-report/1",
-        "dataset": "demo",
-        "title": "Demo set",
-        "complete": False,
-        "note": "12 of the 380 images of the published set",
-        "protocol": {"name": "paper", "id": "paper-518-pro200", "text": "Squashed to 518 x 518."},
-        "methods": {
-            "anomalyclip": {
-                "title": "AnomalyCLIP tiny",
-                "seeds": ["shipped"],
-                "model": {"bundle": "anomalyclip_tiny"},
-                "measures": own,
-                "by_category": {"demo": own},
-                "curves": curves,
-            },
-            "brightness": {
-                "title": "brightness",
-                "seeds": [],
-                "measures": {"image_auroc": _entry(0.6, 0.5, 0.7), "pixel_pro_paper": {"undefined": "no lesion"}},
-                "by_category": {},
-                "curves": {"pr": [[0.5, 0.5], [1, 0.7]]},
-            },
-        },
-        "measure_titles": {
-            "dice": "Dice",
-            "image_auroc": "image AUROC",
-            "pixel_pro_paper": "PRO (paper)",
-            "best_threshold": "threshold at F1-max",
-            "normal_false_ml": "false mask",
-        },
-        "primary": ["image_auroc", "image_ap", "pixel_pro_paper"],
-        "published": {"image_auroc": 0.819, "pixel_pro_paper": 0.713},
-        "comparison": None,
-        "samples": {"count": 12, "normal": 3, "abnormal": 9, "groups": 1, "sha256": "ab" * 32, "list": samples},
-        "failed": [{"name": "bad", "error": "E_READ: the file is cut short (bad.png) - copy it again"}],
-        "bootstrap": {"unit": "group", "repeats": 1000, "seed": 0},
-        "model": {"bundle": "anomalyclip_tiny", "weights_sha256": "cd" * 32},
-        "versions": {"anomalyclip-monai": "0.1.0"},
-        "device": "cpu",
-        "seconds": 12.34,
-        "warnings": ["the threshold 0.5 is uncalibrated"],
-    }
+    """Content of a ``report.json``, to be changed by a test."""
+    return made_report()
 
 
 def _view(name: str = "", *, height: int = 20, width: int = 30, note: str = "") -> CaseView:
@@ -141,6 +80,98 @@ class _Page(HTMLParser):
         self.text.append(data)
 
 
+# --- content
+
+
+def test_what_is_read_is_written_again_key_by_key(report: dict[str, Any]) -> None:
+    report["comparison"] = {
+        "with": "other",
+        "model": {"bundle": "b"},
+        "measures": {"dice": {"difference": -0.5, "low": -1, "high": 0.0, "p": 0.25}},
+    }
+    method = report["methods"]["anomalyclip"]
+    first = {"title": "own", "seeds": ["one", "two"], "model": {"bundle": "b"}, "models": [{"bundle": "b"}, {}]}
+    report["methods"]["anomalyclip"] = first | {name: method[name] for name in ("measures", "by_category", "curves")}
+    assert json.dumps(read(report).to_json()) == json.dumps(report)  # order of keys and 1 against 1.0 as well
+
+
+def test_what_an_earlier_version_did_not_write_is_empty(report: dict[str, Any]) -> None:
+    for name in ("asked", "trained_on", "curve_titles", "published", "comparison", "options"):
+        del report[name]
+    for sample in report["samples"]["list"]:
+        del sample["axes"], sample["threshold"]
+    found = read(report)
+    assert (found.asked, found.trained_on, found.published, found.comparison) == ("", "", {}, None)
+    assert found.samples.samples[0].threshold is None
+    assert "Demo set" in report_page(found, {}, [])
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content.pop(key)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_without("schema"), "schema is missing"),
+        (lambda c: c.update(schema="anomalyclip-ablation/1"), "its schema is anomalyclip-ablation/1"),
+        (lambda c: c.update(methods={}), "methods is empty"),
+        (lambda c: c.update(methods=[]), "methods is not an object"),
+        (lambda c: c["methods"]["brightness"].pop("title"), "methods/brightness/title is missing"),
+        (lambda c: c["methods"]["anomalyclip"]["measures"].update(dice={"low": 1}), "measures/dice/value is missing"),
+        (lambda c: c["methods"]["anomalyclip"]["measures"].update(dice=0.5), "measures/dice is not an object"),
+        (lambda c: c["methods"]["anomalyclip"]["curves"].update(roc=[[0, 0, 0]]), r"curves/roc/0 is not a point"),
+        (lambda c: c["samples"]["list"][3].update(score="high"), "samples/list/3/score is not a number"),
+        (lambda c: c["samples"]["list"][3].update(score=float("nan")), "samples/list/3/score is not finite"),
+        (lambda c: c["samples"]["list"][3].update(label=True), "samples/list/3/label is not a whole number"),
+        (lambda c: c.update(complete=1), "complete is not true or false"),
+        (lambda c: c["bootstrap"].update(repeats=None), "bootstrap/repeats is not a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_report_is_named(
+    report: dict[str, Any], tmp_path: Path, spoil: Callable[[dict[str, Any]], object], words: str
+) -> None:
+    spoil(report)
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(UsageError, match=rf"^E_REPORT: no report: .*{words}.*\(.*report.json\) - give the report.json"):
+        read_report(tmp_path / "report.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\xfe", b"[]", b"null", b"[" * 100_000, b'{"schema": "anomalyclip-report/1", "title": 1e999}'],
+    ids=["empty", "no text", "list", "null", "deep", "a part"],
+)
+def test_what_is_no_report_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    for unreadable in (path, tmp_path, tmp_path / "nothing.json"):
+        with pytest.raises(UsageError, match=r"^E_REPORT: no report: \S") as error:
+            read_report(unreadable)
+        assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_number_beyond_every_float_is_no_measure(report: dict[str, Any], tmp_path: Path) -> None:
+    report["methods"]["anomalyclip"]["measures"]["dice"]["value"] = 10**400
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(UsageError, match="E_REPORT"):
+        read_report(tmp_path / "report.json")
+
+
+def test_a_measure_has_a_value_or_a_reason() -> None:
+    assert Measure(0.5).to_json() == {"value": 0.5, "low": None, "high": None, "sd": None}
+    assert Measure(undefined="no mask").to_json() == {"undefined": "no mask"}
+    for wrong in ({}, {"value": 0.5, "undefined": "no mask"}):
+        with pytest.raises(ValueError, match="a value or a reason"):
+            Measure(**wrong)
+
+
+def test_a_difference_beyond_chance_has_an_interval_on_one_side_of_0() -> None:
+    assert Difference(0.1).to_json() == {"difference": 0.1}
+    ends = [(None, None), (-0.1, 0.2), (0.0, 0.2), (0.01, 0.2), (-0.2, -0.01)]
+    assert [Difference(0.1, *end).excludes_zero for end in ends] == [False, False, False, True, True]
+
+
 # --- numbers
 
 
@@ -161,11 +192,11 @@ def test_number(name: str, value: float, text: str) -> None:
 
 def test_measured_cells() -> None:
     notes = Footnotes()
-    assert measured("dice", _entry(0.824, 0.801, 0.849), notes) == "82.4 [80.1, 84.9]"
-    assert measured("dice", _entry(0.824, 0.801, 0.849, 0.006), notes) == "82.4 ± 0.6 [80.1, 84.9]"
-    assert measured("dice", {"value": 0.824}, notes) == "82.4"
+    assert measured("dice", Measure(0.824, 0.801, 0.849), notes) == "82.4 [80.1, 84.9]"
+    assert measured("dice", Measure(0.824, 0.801, 0.849, 0.006), notes) == "82.4 ± 0.6 [80.1, 84.9]"
+    assert measured("dice", Measure(0.824), notes) == "82.4"
     assert measured("dice", None, notes) == ""
-    cells = [measured("dice", {"undefined": reason}, notes)[-1] for reason in ("no mask", "no image", "no mask")]
+    cells = [measured("dice", Measure(undefined=reason), notes)[-1] for reason in ("no mask", "no image", "no mask")]
     assert cells == ["¹", "²", "¹"]
     assert notes.lines() == ["¹ undefined: no mask", "² undefined: no image"]
 
@@ -185,7 +216,7 @@ def test_p_values() -> None:
 
 
 def test_measures_table(report: dict[str, Any]) -> None:
-    table = measures_table(report)
+    table = measures_table(read(report))
     assert table.header == ["measure", "AnomalyCLIP tiny", "brightness", "published", "difference"]
     assert table.rows == [
         ["image AUROC", "82.4 [80.1, 84.9]", "60.0 [50.0, 70.0]", "81.9", "+0.5"],
@@ -201,42 +232,45 @@ def test_measures_table(report: dict[str, Any]) -> None:
 
 
 def test_no_published_column_where_the_set_has_no_published_value(report: dict[str, Any]) -> None:
-    table = measures_table({**report, "published": {}})
+    table = measures_table(read({**report, "published": {}}))
     assert table.header == ["measure", "AnomalyCLIP tiny", "brightness"]
     assert not any("Published" in note for note in table.notes)
 
 
 def test_no_word_of_intervals_where_none_were_asked_for(report: dict[str, Any]) -> None:
-    table = measures_table({**report, "bootstrap": {"unit": "group", "repeats": 0, "seed": 0}})
+    table = measures_table(read({**report, "bootstrap": {"unit": "group", "repeats": 0, "seed": 0}}))
     assert not any("bootstrap" in note for note in table.notes)
 
 
 def test_markdown_says_what_was_run(report: dict[str, Any]) -> None:
-    text = report_markdown(report)
+    text = report_markdown(read(report))
     assert "**A part of the set:** 12 of the 380 images of the published set." in text
-    assert "12 cases (3 normal, 9 abnormal) in 1 group, 1 failed." in text
+    assert "12 cases (3 normal, 9 abnormal) in 12 groups, 1 failed." in text
     assert "| **image AUROC** | 82.4 [80.1, 84.9] | 60.0 [50.0, 70.0] | 81.9 | +0.5 |" in text
     assert "| --- | ---: | ---: | ---: | ---: |" in text
     assert "\n\n- ¹ undefined: no lesion\n- " in text
     assert "| bad | E_READ: the file is cut short (bad.png) - copy it again |" in text
     assert "Comparison" not in text
     assert "Classes" not in text
-    assert "part of the set:" not in report_markdown({**report, "complete": True})
+    assert "part of the set:" not in report_markdown(read({**report, "complete": True}))
 
 
 def test_comparison_and_classes(report: dict[str, Any]) -> None:
     own = report["methods"]["anomalyclip"]
-    own["by_category"] = {"bottle": {"image_auroc": _entry(0.9)}, "screw": {"image_auroc": {"undefined": "no image"}}}
+    own["by_category"] = {
+        "bottle": {"image_auroc": made_measure(0.9)},
+        "screw": {"image_auroc": {"undefined": "no image"}},
+    }
     entry = {"difference": -0.02, "low": -0.05, "high": 0.01, "p": 0.0004}
     report["comparison"] = {"with": "other", "measures": {"image_auroc": entry}}
-    text = report_markdown(report)
+    text = report_markdown(read(report))
     assert "| image AUROC | \N{MINUS SIGN}2.0 [\N{MINUS SIGN}5.0, 1.0] | <.001 |" in text
     assert "| bottle | 90.0 |\n| screw | \N{EN DASH} ¹ |\n\n- ¹ undefined: no image" in text
 
 
 def test_all_sets_table(report: dict[str, Any]) -> None:
     whole = {**copy.deepcopy(report), "title": "Whole set", "complete": True, "published": {}, "failed": []}
-    text = all_sets_table([report, whole])
+    text = all_sets_table([read(report), read(whole)])
     assert "| Demo set † | image AUROC | 82.4 [80.1, 84.9] | 81.9 | +0.5 | 60.0 [50.0, 70.0] |  |" in text
     assert "|  | PRO (paper) | 70.0 [65.0, 75.0] | 71.3 | \N{MINUS SIGN}1.3 | \N{EN DASH} ¹ |  |" in text
     assert "| Whole set | image AUROC | 82.4 [80.1, 84.9] |  |  | 60.0 [50.0, 70.0] |  |" in text
@@ -247,17 +281,17 @@ def test_all_sets_table(report: dict[str, Any]) -> None:
 
 def test_a_set_of_the_kind_that_was_trained_on_is_no_zero_shot_test(report: dict[str, Any]) -> None:
     trained = {**report, "complete": True, "trained_on": "frames of another hospital"}
-    notes = measures_table(trained).notes
+    notes = measures_table(read(trained)).notes
     assert "Not zero-shot: AnomalyCLIP tiny was trained on frames of another hospital." in notes
     assert "; this model was trained on images of the kind, so the difference is a hint at most." in notes[-1]
-    text = all_sets_table([report, {**trained, "title": "Known kind"}])
+    text = all_sets_table([read(report), read({**trained, "title": "Known kind"})])
     assert "| Known kind ‡ | image AUROC |" in text
     assert "- ‡ Known kind: not zero-shot, the model was trained on frames of another hospital" in text
     assert "‡ Demo set" not in text
 
 
 def test_index_links_to_the_reports(report: dict[str, Any], tmp_path: Path) -> None:
-    paths = write_all_sets([{**report, "dataset": "my set'"}], tmp_path)
+    paths = write_all_sets([read({**report, "dataset": "my set'"})], tmp_path)
     assert [path.name for path in paths] == ["table.md", "index.html"]
     page = _Page(paths[1].read_text())
     assert [attributes["href"] for tag, attributes in page.tags if tag == "a"] == ["my%20set%27/report.html"]
@@ -267,7 +301,7 @@ def test_index_links_to_the_reports(report: dict[str, Any], tmp_path: Path) -> N
 
 
 def test_best_median_and_worst_by_dice(report: dict[str, Any]) -> None:
-    chosen = {kind: [s["name"] for s in found] for kind, found in choose_cases(report["samples"]["list"]).items()}
+    chosen = {kind: [s.name for s in found] for kind, found in choose_cases(read(report).samples.samples).items()}
     assert chosen == {
         "best Dice": ["a8", "a7", "a6"],
         "median Dice": ["a5", "a4", "a3"],
@@ -278,12 +312,12 @@ def test_best_median_and_worst_by_dice(report: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("count", range(1, 12))
 def test_no_case_is_chosen_twice(count: int) -> None:
-    chosen = choose_cases([_sample(f"a{index}", 1, index / 12) for index in range(count)])
-    names = [sample["name"] for found in chosen.values() for sample in found]
+    chosen = choose_cases([MeasuredSample(f"a{index}", 1, "demo", "g", index / 12, 0.5) for index in range(count)])
+    names = [sample.name for found in chosen.values() for sample in found]
     assert len(set(names)) == len(names) > 0
     assert names[0] == f"a{count - 1}"
     assert next(iter(chosen)) == "best score"
-    assert count == 1 or chosen["worst score"][-1]["name"] == "a0"
+    assert count == 1 or chosen["worst score"][-1].name == "a0"
 
 
 def test_case_picture() -> None:
@@ -324,12 +358,12 @@ def test_a_case_that_cannot_be_read_again_is_named(report: dict[str, Any]) -> No
             raise CaseError("E_READ", "the file is gone", "a8.png")
         return _view(note="slice 3")
 
-    first, second, *_ = show_cases(report["samples"]["list"], cases)
+    first, second, *_ = show_cases(read(report).samples.samples, cases)
     assert first.picture is None
     assert first.caption == "score 0.85 · Dice 1.00 · E_READ: the file is gone (a8.png)"
     assert second.caption == "score 0.75 · Dice 0.88 · slice 3"
     assert draw_sheet([first]).size[0] > PANEL_SIZE
-    assert "cannot be shown" in _Page(report_page(report, {}, [first])).text
+    assert "cannot be shown" in _Page(report_page(read(report), {}, [first])).text
 
 
 def test_long_and_odd_names_fit_on_the_sheet() -> None:
@@ -346,7 +380,7 @@ def test_long_and_odd_names_fit_on_the_sheet() -> None:
 
 def test_curves_of_all_kinds(report: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
-    curves = draw_curves(report)
+    curves = draw_curves(read(report))
     assert list(curves) == ["roc", "pr", "pro", "froc"]
     assert all(png.startswith(b"\x89PNG") for png in curves.values())
 
@@ -356,10 +390,12 @@ def test_matplotlib_is_left_as_it_was(report: dict[str, Any]) -> None:
     helpers = pytest.importorskip("matplotlib._pylab_helpers")
     matplotlib.use("agg")  # looked up late otherwise
     before = dict(matplotlib.rcParams)
-    report["methods"] = {"centre": {"title": "centre", "curves": {"roc": [[0, 0], [1, 1]]}}}
+    report["methods"] = {
+        "centre": {"title": "centre", "seeds": [], "measures": {}, "curves": {"roc": [[0, 0], [1, 1]]}}
+    }
     with matplotlib.rc_context({"font.size": 40, "lines.linewidth": 9}):  # a user's own style
-        large = draw_curves(report)
-    assert draw_curves(report) == large
+        large = draw_curves(read(report))
+    assert draw_curves(read(report)) == large
     assert dict(matplotlib.rcParams) == before
     assert helpers.Gcf.get_all_fig_managers() == []
 
@@ -368,7 +404,7 @@ def test_titles_are_no_formulas(report: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
     report["methods"]["anomalyclip"]["title"] = r"_$\frac{$ 脳"
     report["curve_titles"] = {"roc": r"$\nothing$"}
-    assert draw_curves(report)
+    assert draw_curves(read(report))
 
 
 def test_chance_precision_is_that_of_calling_everything_abnormal() -> None:
@@ -388,18 +424,18 @@ def test_froc_is_read_as_the_best_before_a_rate_is_exceeded() -> None:
 
 def test_all_files(report: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    paths = write_report(report, tmp_path / "new" / "demo", _view)
+    paths = write_report(read(report), tmp_path / "new" / "demo", _view)
     assert [path.name for path in paths] == ALL_FILES
     assert sorted(path.name for path in (tmp_path / "new" / "demo").iterdir()) == sorted(ALL_FILES)
-    assert json.loads(paths[0].read_text()) == report
+    assert paths[0].read_text() == json.dumps(report, indent=1) + "\n"
     Image.open(paths[-2]).verify()
 
 
 def test_pictures_of_an_earlier_report_do_not_stay(report: dict[str, Any], tmp_path: Path) -> None:
-    write_report(report, tmp_path, _view)
+    write_report(read(report), tmp_path, _view)
     for method in report["methods"].values():
         method["curves"] = {}
-    write_report(report, tmp_path)
+    write_report(read(report), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json", "table.md"]
     assert "<h2>C" not in (tmp_path / "report.html").read_text()
 
@@ -409,7 +445,7 @@ def test_without_matplotlib(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with caplog.at_level(logging.WARNING):
-        paths = write_report(report, tmp_path, _view)
+        paths = write_report(read(report), tmp_path, _view)
     assert [path.name for path in paths] == ["report.json", "table.md", "cases.png", "report.html"]
     assert [record.getMessage() for record in caplog.records] == [MATPLOTLIB_MISSING]
     assert 'pip install "anomalyclip-monai[report]"' in caplog.text
@@ -421,28 +457,27 @@ def test_a_set_of_which_everything_failed(report: dict[str, Any], tmp_path: Path
     for method in report["methods"].values():
         method["measures"] = {"image_auroc": {"undefined": "no image"}}
         method["curves"] = {}
-    paths = write_report(report, tmp_path, _view)
+    paths = write_report(read(report), tmp_path, _view)
     assert "0 cases" in paths[1].read_text()
 
 
 def test_nan_is_no_number(report: dict[str, Any], tmp_path: Path) -> None:
-    report["seconds"] = float("nan")
     with pytest.raises(ValueError, match="JSON"):
-        write_report(report, tmp_path)
+        write_report(replace(read(report), seconds=float("nan")), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_that_cannot_be_written(report: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="E_WRITE"):
-        write_report(report, tmp_path / "file")
+        write_report(read(report), tmp_path / "file")
 
 
 # --- page
 
 
 def test_page_stands_alone(report: dict[str, Any], tmp_path: Path) -> None:
-    page = (tmp_path / "report.html", write_report(report, tmp_path, _view))[0].read_text()
+    page = (tmp_path / "report.html", write_report(read(report), tmp_path, _view))[0].read_text()
     tags = _Page(page).tags
     sources = [attributes["src"] or "" for tag, attributes in tags if tag == "img"]
     assert len(sources) == 4 + 12
@@ -456,7 +491,7 @@ def test_page_stands_alone(report: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_policy_allows_this_script_alone(report: dict[str, Any]) -> None:
-    page = report_page(report, {}, [])
+    page = report_page(read(report), {}, [])
     script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     assert len(script) == 1
     digest = base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()
@@ -465,13 +500,13 @@ def test_policy_allows_this_script_alone(report: dict[str, Any]) -> None:
 
 
 def test_page_names_everything(report: dict[str, Any]) -> None:
-    text = "".join(_Page(report_page(report, {}, [])).text)
+    text = "".join(_Page(report_page(read(report), {}, [])).text)
     for words in (
         "Demo set",
         "A part of the set: 12 of the 380 images of the published set.",
         "Squashed to 518 x 518.",
         "paper-518-pro200",
-        "12 cases (3 normal, 9 abnormal) in 1 group, 1 failed",
+        "12 cases (3 normal, 9 abnormal) in 12 groups, 1 failed",
         "ab" * 32,
         "cd" * 32,
         "E_READ: the file is cut short (bad.png) - copy it again",
@@ -483,7 +518,7 @@ def test_page_names_everything(report: dict[str, Any]) -> None:
 
 
 def test_table_of_cases(report: dict[str, Any]) -> None:
-    page = report_page(report, {}, [])
+    page = report_page(read(report), {}, [])
     table = page[page.index("<table class='sortable'>") :]
     rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)]
     assert rows[0] == ["case", "label", "score", "peak", "peak in lesion", "Dice", "brightness", "seconds"]
@@ -500,7 +535,7 @@ def test_names_cannot_become_html(report: dict[str, Any], tmp_path: Path) -> Non
             return {key: poisoned(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [poisoned(inner) for inner in value]
-        return value + EVIL if isinstance(value, str) else value
+        return value + EVIL if isinstance(value, str) and value else value
 
     def structure(text: str) -> list[tuple[str, tuple[str, ...]]]:
         return [(tag, tuple(attributes)) for tag, attributes in _Page(text).tags]
@@ -512,19 +547,19 @@ def test_names_cannot_become_html(report: dict[str, Any], tmp_path: Path) -> Non
         method["by_category"] = {f"c{index}{more}": method["measures"] for index in range(2)}
         entry = {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.04}
         made_up["comparison"] = {"with": f"other{more}", "measures": {"dice": entry}}
-    evil["primary"], evil["protocol"]["name"] = report["primary"], "paper"
+    evil["primary"], evil["protocol"]["name"], evil["schema"] = report["primary"], "paper", report["schema"]
     good, bad = (tmp_path / name for name in ("good", "bad"))
-    write_report(report, good, _view)
-    write_report(evil, bad, lambda name: _view(note=EVIL))
-    write_all_sets([report], good)
-    write_all_sets([evil], bad)
+    write_report(read(report), good, _view)
+    write_report(read(evil), bad, lambda name: _view(note=EVIL))
+    write_all_sets([read(report)], good)
+    write_all_sets([read(evil)], bad)
     for name in ("report.html", "index.html"):
         assert structure((bad / name).read_text()) == structure((good / name).read_text())
-    text = (bad / "table.md").read_text() + report_markdown(evil)
+    text = (bad / "table.md").read_text() + report_markdown(read(evil))
     assert "<script" not in text
     assert "](javascript" not in text
     columns = [
-        [len(re.findall(r"(?<!\\)\|", line)) for line in report_markdown(made_up).splitlines() if line.startswith("|")]
-        for made_up in (report, evil)
+        [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
+        for text in map(report_markdown, map(read, (report, evil)))
     ]
     assert columns[0] == columns[1]

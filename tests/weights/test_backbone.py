@@ -169,7 +169,9 @@ def test_load_archive_put_in_place_by_hand(archive, state):
     path, published = archive
     store.folder().mkdir(parents=True)
     path.rename(store.folder() / path.name)
-    assert_same(load_backbone(model=published), clip_from_state_dict({k: v.half() for k, v in state.items()}, CONFIG), 1e-6)
+    assert_same(
+        load_backbone(model=published), clip_from_state_dict({k: v.half() for k, v in state.items()}, CONFIG), 1e-6
+    )
 
 
 def test_load_refuses_what_has_changed(safe, state, published):

@@ -15,16 +15,19 @@ import torch
 
 from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples
 from anomalyclip_monai.data.loading import known_cause
+from anomalyclip_monai.engines.ablation.content import AblationReport, MeasuredRow, NotBuilt, RowReport
 from anomalyclip_monai.engines.ablation.rows import GROUPS, Nouns, Row, base_row, changed_rows
-from anomalyclip_monai.engines.ablation.table import SCHEMA, write_ablation
+from anomalyclip_monai.engines.ablation.table import write_ablation
 from anomalyclip_monai.engines.evaluation import bundle_evaluator
 from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
+from anomalyclip_monai.engines.evaluation.summary import differences
 from anomalyclip_monai.engines.prompts import learn_prompts
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.prompts import text_tower
 from anomalyclip_monai.networks.sentences import NOUNS
 from anomalyclip_monai.networks.towers import vision_tower
+from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.choice import INFERENCE, ModelChoice
 
@@ -97,35 +100,43 @@ class Ablation:
         """Of the table."""
         return self.output_dir / self.dataset
 
-    def run(self, done: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:
-        """Do what is not done yet and write the table; -> content of ``ablation.json``.
+    def run(self, done: Callable[[RowReport], None] | None = None) -> AblationReport:
+        """Do what is not done yet and write the table.
 
         A row that cannot be built is in the table with the reason; what is wrong with the base ends the run.
 
         Args:
-            done: called with the entry of each row.
+            done: called with what is known of each row.
 
         Raises:
             AnomalyCLIPError: the base cannot be learned or measured, or nothing can be written.
         """
-        entries: dict[str, dict[str, Any]] = {}
-        side = _image_side(self.rows[0])
-        for row in self._in_order():
+        found: dict[str, RowReport] = {}
+
+        def keep(entry: RowReport) -> None:
+            found[entry.row.key] = entry
+            if done is not None:
+                done(entry)
+
+        base, *others = self._in_order()
+        if base.problem:
+            raise UsageError("E_ROW", base.problem)
+        measured, base_entry = self._row(base)
+        keep(base_entry)
+        side = _image_side(base)
+        for row in others:
             if _image_side(row) != side:  # no other row needs those features
                 side = _image_side(row)
                 shutil.rmtree(self._measured, ignore_errors=True)
             try:
                 if row.problem:
                     raise UsageError("E_ROW", row.problem)
-                entries[row.key] = self._entry(row)
+                entry: RowReport = self._row(row, measured)[1]
             except (UsageError, WeightsError) as error:
-                if not row.group:
-                    raise
-                entries[row.key] = {"key": row.key, "group": row.group, "title": row.title, "error": str(error)}
-            if done is not None:
-                done(entries[row.key])
-        base = self._report(self.rows[0])
-        content = self._content(base, [entries[row.key] for row in self.rows])
+                entry = NotBuilt(row, str(error))
+            keep(entry)
+        changed = tuple(found[row.key] for row in self.rows if row.group)
+        content = self._content(measured, base_entry, changed)
         write_ablation(content, self.folder)
         shutil.rmtree(self._work, ignore_errors=True)
         return content
@@ -134,36 +145,30 @@ class Ablation:
         """The base, and with it all that share its image features; then those of one image side after the other."""
         yield from sorted(self.rows, key=lambda row: bool(_image_side(row)))
 
-    def _entry(self, row: Row) -> dict[str, Any]:
+    def _row(self, row: Row, base: Report | None = None) -> tuple[Report, MeasuredRow]:
+        """Learn and measure one row -> its report, and its entry in the table.
+
+        Args:
+            row: which one.
+            base: report of the base; None for the base itself.
+        """
         trainings = self._learn(row) if row.prompts == "learned" else []
         report = self._measure(row)
-        base = report if not row.group else self._report(self.rows[0])
-        ours, theirs = (found["methods"][name]["measures"] for found, name in ((report, row.method), (base, MODEL)))
-        tests = (report["comparison"] or {"measures": {}})["measures"]
-        differences = {
-            name: {"difference": ours[name]["value"] - theirs[name]["value"], **tests.get(name, {})}
-            for name in ours
-            if row.group and "value" in ours[name] and "value" in theirs.get(name, {})
-        }
-        return {
-            "key": row.key,
-            "group": row.group,
-            "title": row.title,
-            "network": dict(row.network),
-            "network_in_learning": dict(row.network if row.taught is None else row.taught),
-            "loss": row.terms,
-            "prompts": row.prompts,
-            "epochs": len(trainings[0]["curve"]) if trainings else None,
-            "final_losses": [training["curve"][-1]["loss"] for training in trainings],
-            "measures": ours,
-            "difference": differences,
-            "failed": report["failed"],
-            "seconds": {
-                "learning": round(sum(training["seconds"] for training in trainings), 1),
-                "measuring": report["seconds"],
-            },
-            "report": f"../rows/{row.key}/{self.dataset}/report.html",
-        }
+        measures = report.methods[row.method].measures
+        found = {} if base is None else differences(measures, base.methods[MODEL].measures)
+        tests = {} if report.comparison is None else report.comparison.measures
+        entry = MeasuredRow(
+            row,
+            epochs=len(trainings[0]["curve"]) if trainings else None,
+            final_losses=tuple(training["curve"][-1]["loss"] for training in trainings),
+            measures=measures,
+            differences={name: tests.get(name, difference) for name, difference in found.items()},
+            failed=report.failed,
+            learning=round(sum(training["seconds"] for training in trainings), 1),
+            measuring=report.seconds,
+            report=f"../rows/{row.key}/{self.dataset}/report.html",
+        )
+        return report, entry
 
     def _learn(self, row: Row) -> list[dict[str, Any]]:
         changes = row.network if row.taught is None else row.taught
@@ -183,7 +188,7 @@ class Ablation:
             },
         )
 
-    def _measure(self, row: Row) -> dict[str, Any]:
+    def _measure(self, row: Row) -> Report:
         """The report of a row, as an earlier run left it if nothing has changed."""
         prompts = [self.choice.prompts_file()] if row.prompts == "shipped" else self._prompts(row)
         network = {"_target_": REMEMBERING, "folder": str(self._measured), **row.network}
@@ -237,31 +242,18 @@ class Ablation:
     def _report_file(self, row: Row) -> Path:
         return self._place(row) / self.dataset / "report.json"
 
-    def _report(self, row: Row) -> dict[str, Any]:
-        report: dict[str, Any] = json.loads(self._report_file(row).read_text(encoding="utf-8"))
-        return report
-
-    def _content(self, base: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _content(self, measured: Report, base: MeasuredRow, changed: tuple[RowReport, ...]) -> AblationReport:
         training = json.loads((self._prompts(self.rows[0])[0].parent / "training.json").read_text(encoding="utf-8"))
-        copied = ("dataset", "title", "complete", "note", "protocol", "measure_titles", "primary", "bootstrap")
-        measured = {name: base["samples"][name] for name in ("count", "normal", "abnormal", "groups", "sha256")}
-        return {
-            "schema": SCHEMA,
-            **{name: base[name] for name in (*copied, "model", "options", "versions", "device")},
-            "model_title": base["methods"][MODEL]["title"],
-            "trained_on": base.get("trained_on", ""),
-            "samples": measured,
-            "auxiliary": training["data"],
-            "training": {**training["options"], "epochs": len(training["curve"]), "seeds": self.seeds},
-            "image_score": self.image_score,
-            "rows": list(entries),
-            "trivial": {
-                name: {"title": base["methods"][name]["title"], "measures": base["methods"][name]["measures"]}
-                for name in TRIVIAL
-            },
-            "seconds": round(sum(sum(entry["seconds"].values()) for entry in entries if "seconds" in entry), 1),
-            "warnings": base["warnings"],
-        }
+        return AblationReport(
+            measured=measured,
+            base=base,
+            changed=changed,
+            auxiliary=training["data"],
+            training=training["options"],
+            epochs=len(training["curve"]),
+            seeds=tuple(self.seeds),
+            image_score=self.image_score,
+        )
 
 
 def _image_side(row: Row) -> dict[str, Any]:

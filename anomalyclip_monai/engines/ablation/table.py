@@ -5,53 +5,51 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from anomalyclip_monai.engines.ablation.content import AblationReport, MeasuredRow, NotBuilt, RowReport
 from anomalyclip_monai.engines.ablation.rows import GROUPS
+from anomalyclip_monai.engines.evaluation.methods import MODEL
 from anomalyclip_monai.engines.evaluation.report import FEW_GROUPS
+from anomalyclip_monai.outputs.report.content import Difference, Measures, MethodReport
 from anomalyclip_monai.outputs.report.numbers import Footnotes, difference, interval, measured, number
 from anomalyclip_monai.outputs.report.tables import Table, counts, markdown_text, measure_title
 from anomalyclip_monai.outputs.report.write import write_text
 
-SCHEMA = "anomalyclip-ablation/1"
-
 BEYOND_CHANCE = "\N{DAGGER}"
 """Behind a difference whose interval excludes 0."""
 
-Content = Mapping[str, Any]
-"""Of ``ablation.json``."""
 
-
-def write_ablation(content: Content, folder: Path) -> None:
+def write_ablation(content: AblationReport, folder: Path) -> None:
     """Write ``ablation.json`` and ``ablation.md``, each whole or not at all.
 
     Raises:
         OutputError: a file cannot be written (``E_WRITE``).
     """
-    write_text(folder / "ablation.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(folder / "ablation.json", json.dumps(content.to_json(), indent=1, allow_nan=False) + "\n")
     write_text(folder / "ablation.md", ablation_markdown(content))
 
 
-def ablation_markdown(content: Content) -> str:
+def ablation_markdown(content: AblationReport) -> str:
     """-> ``ablation.md``: what was learned and measured how, the base, a table for each kind of change, and notes."""
-    training, auxiliary, samples = content["training"], content["auxiliary"], content["samples"]
+    report, auxiliary = content.measured, content.auxiliary
     sets = markdown_text(", ".join(f"{count} of {name}" for name, count in auxiliary["sets"].items()))
-    seeds = f"seed{'s' * (len(training['seeds']) > 1)} {', '.join(map(str, training['seeds']))}"
-    part = "" if content["complete"] else f"\n\n**A part of the set:** {markdown_text(content['note'])}."
-    cases = counts({"samples": samples, "failed": content["rows"][0]["failed"]})
+    seeds = f"seed{'s' * (len(content.seeds) > 1)} {', '.join(map(str, content.seeds))}"
+    part = "" if report.complete else f"\n\n**A part of the set:** {markdown_text(report.note)}."
     footnotes = Footnotes()
     parts = [
-        f"# Ablation of {markdown_text(content['model_title'])} on {markdown_text(content['title'])}{part}",
-        f"Prompts learned on {auxiliary['images']} images ({sets}): {training['epochs']} epochs, batches of "
-        f"{training['batch_size']}, {seeds}. Measured on {cases}; sha256 of the list: `{samples['sha256']}`.",
-        f"Protocol `{content['protocol']['id']}`: {markdown_text(content['protocol']['text'])}",
+        f"# Ablation of {markdown_text(report.methods[MODEL].title)} on {markdown_text(report.title)}{part}",
+        f"Prompts learned on {auxiliary['images']} images ({sets}): {content.epochs} epochs, batches of "
+        f"{content.training['batch_size']}, {seeds}. Measured on {counts(report)}; sha256 of the list: "
+        f"`{report.samples.sha256}`.",
+        f"Protocol `{report.protocol.id}`: {markdown_text(report.protocol.text)}",
     ]
-    base, *rows = content["rows"]
-    trivial = [{**entry, "difference": {}} for entry in content["trivial"].values()]
-    parts.append(_table(content, [base, *trivial], footnotes).markdown())
+    parts.append(_table(content, [content.base, *content.trivial], footnotes).markdown())
     for group, heading in GROUPS.items():
-        if found := [row for row in rows if row["group"] == group]:
-            parts += [f"## {heading[0].upper()}{heading[1:]}", _table(content, [base, *found], footnotes).markdown()]
+        if found := [row for row in content.changed if row.row.group == group]:
+            parts += [
+                f"## {heading[0].upper()}{heading[1:]}",
+                _table(content, [content.base, *found], footnotes).markdown(),
+            ]
     parts += [
         "## How to read it",
         "\n".join(f"- {markdown_text(note)}" for note in [*footnotes.lines(), *notes(content)]),
@@ -59,42 +57,42 @@ def ablation_markdown(content: Content) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def shown_measures(content: Content) -> list[str]:
+def shown_measures(content: AblationReport) -> list[str]:
     """The primary measures and pointing, where the base defines them."""
-    names = dict.fromkeys((*content["primary"], "pointing"))
-    return [name for name in names if "value" in content["rows"][0]["measures"].get(name, {})]
+    names, measures = dict.fromkeys((*content.measured.primary, "pointing")), content.base.measures
+    return [name for name in names if name in measures and measures[name].value is not None]
 
 
-def short_table(content: Content) -> Table:
+def short_table(content: AblationReport) -> Table:
     """All rows with values and differences, without intervals."""
     names = shown_measures(content)
-    header = ["", *(cell for name in names for cell in (measure_title(name, content), "+/-")), "s"]
+    header = ["", *(cell for name in names for cell in (measure_title(name, content.measured), "+/-")), "s"]
     rows = []
-    for row in content["rows"]:
-        title = f"{row['group']}: {row['title']}" if row["group"] else row["title"]
-        if "error" in row:
+    for row in content.rows:
+        title = f"{row.row.group}: {row.row.title}" if row.row.group else row.row.title
+        if isinstance(row, NotBuilt):
             rows.append([title, "not built", *[""] * (len(header) - 2)])
             continue
-        cells = [cell for name in names for cell in _short(content, name, row)]
-        rows.append([title, *cells, f"{sum(row['seconds'].values()):.0f}"])
-    for entry in content["trivial"].values():
-        cells = [cell for name in names for cell in _short(content, name, {**entry, "difference": {}})]
-        rows.append([entry["title"], *cells, ""])
-    not_built = [f"{row['title']}: {row['error']}" for row in content["rows"] if "error" in row]
+        cells = [cell for name in names for cell in _short(content, name, row.measures, row.differences)]
+        rows.append([title, *cells, f"{row.seconds:.0f}"])
+    for method in content.trivial:
+        cells = [cell for name in names for cell in _short(content, name, method.measures, {})]
+        rows.append([method.title, *cells, ""])
+    not_built = [f"{row.row.title}: {row.error}" for row in content.changed if isinstance(row, NotBuilt)]
     return Table(header, rows, [*not_built, *notes(content)])
 
 
-def notes(content: Content) -> list[str]:
+def notes(content: AblationReport) -> list[str]:
     """How to read the table, and what it does not show."""
-    built = [row for row in content["rows"] if "error" not in row]
-    repeats, seeds = content["bootstrap"]["repeats"], len(content["training"]["seeds"])
+    report, built = content.measured, content.built
+    repeats, seeds = report.bootstrap.repeats, len(content.seeds)
     found = ["In hundredths. +/-: difference from the base, whose prompts were learned in the same way."]
     if repeats:
         found.append(
             f"In brackets: 95 % interval, of differences by a paired bootstrap ({repeats} resamples, the same cases)."
         )
     if _can_tell(content):
-        tests = [test for row in built for name in shown_measures(content) if (test := row["difference"].get(name))]
+        tests = [test for row in built for name in shown_measures(content) if (test := row.differences.get(name))]
         found.append(
             f"{BEYOND_CHANCE}: the interval of the difference excludes 0. Of {len(tests)} differences about "
             f"{round(len(tests) / 20)} would by chance alone."
@@ -111,57 +109,63 @@ def notes(content: Content) -> list[str]:
         "of local attention, feature layers and prompts, as that of the embedded model (v-v), favours that row: the "
         "others then show what it is used to, not which is better. OpenAI's CLIP was trained with no local path at all."
     )
-    if content["trained_on"]:
-        found.append(f"Not zero-shot: the backbone was trained on {content['trained_on']}.")
-    if content["image_score"] == "map_top2" and any(row["group"] == "loss" for row in built):
+    if report.trained_on:
+        found.append(f"Not zero-shot: the backbone was trained on {report.trained_on}.")
+    if content.image_score == "map_top2" and any(row.row.group == "loss" for row in built):
         found.append(
             "The image score of this model is read off the map: the global loss teaches the class token, which is not "
             "what is measured."
         )
-    return [*found, *content["warnings"]]
+    return [*found, *report.warnings]
 
 
-def _table(content: Content, rows: Sequence[Mapping[str, Any]], footnotes: Footnotes) -> Table:
+def _table(content: AblationReport, rows: Sequence[RowReport | MethodReport], footnotes: Footnotes) -> Table:
+    """Rows, and baselines, which have no difference and no seconds."""
     names = shown_measures(content)
     header = [
         "",
-        *(cell for name in names for cell in (measure_title(name, content), "+/-")),
+        *(cell for name in names for cell in (measure_title(name, content.measured), "+/-")),
         "learning, s",
         "measuring, s",
     ]
     cells = []
     for row in rows:
-        if "error" in row:
-            cells.append([row["title"], f"not built: {row['error']}", *[""] * (len(header) - 2)])
+        if isinstance(row, NotBuilt):
+            cells.append([row.row.title, f"not built: {row.error}", *[""] * (len(header) - 2)])
             continue
-        found = [row["title"]]
+        if isinstance(row, MeasuredRow):
+            title, differences = row.row.title, row.differences
+            seconds = [f"{row.learning:.0f}", f"{row.measuring:.0f}"]
+        else:
+            title, differences, seconds = row.title, {}, ["", ""]
+        found = [title]
         for name in names:
-            found += [
-                measured(name, row["measures"].get(name), footnotes),
-                _difference(content, name, row, with_interval=True),
-            ]
-        seconds = row.get("seconds")
-        found += [f"{seconds['learning']:.0f}", f"{seconds['measuring']:.0f}"] if seconds else ["", ""]
-        cells.append(found)
+            found.append(measured(name, row.measures.get(name), footnotes))
+            found.append(_difference(content, name, differences, with_interval=True))
+        cells.append([*found, *seconds])
     return Table(header, cells, lead=1)
 
 
-def _can_tell(content: Content) -> bool:
+def _can_tell(content: AblationReport) -> bool:
     """Whether intervals rest on enough groups to say what is beyond chance."""
-    return bool(content["bootstrap"]["repeats"]) and content["samples"]["groups"] >= FEW_GROUPS
+    return bool(content.measured.bootstrap.repeats) and content.measured.samples.groups >= FEW_GROUPS
 
 
-def _short(content: Content, name: str, row: Mapping[str, Any]) -> tuple[str, str]:
-    value = row["measures"].get(name, {}).get("value")
-    return "" if value is None else number(name, value), _difference(content, name, row, with_interval=False)
+def _short(
+    content: AblationReport, name: str, measures: Measures, differences: Mapping[str, Difference]
+) -> tuple[str, str]:
+    value = measures[name].value if name in measures else None
+    text = "" if value is None else number(name, value)
+    return text, _difference(content, name, differences, with_interval=False)
 
 
-def _difference(content: Content, name: str, row: Mapping[str, Any], *, with_interval: bool) -> str:
-    entry = row["difference"].get(name)
-    if entry is None:
+def _difference(
+    content: AblationReport, name: str, differences: Mapping[str, Difference], *, with_interval: bool
+) -> str:
+    found = differences.get(name)
+    if found is None:
         return ""
-    text = difference(name, entry["difference"])
-    if "low" in entry:
-        text += BEYOND_CHANCE if _can_tell(content) and (entry["low"] > 0 or entry["high"] < 0) else ""
-        text += interval(name, entry) if with_interval else ""
-    return text
+    text = difference(name, found.value)
+    if found.excludes_zero and _can_tell(content):
+        text += BEYOND_CHANCE
+    return text + interval(name, found) if with_interval else text

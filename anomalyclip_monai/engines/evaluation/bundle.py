@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from anomalyclip_monai.data.loading import known_cause
-from anomalyclip_monai.engines.evaluation.evaluator import SetEvaluator
+from anomalyclip_monai.engines.evaluation.set_evaluator import SetEvaluator
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.weights.choice import INFERENCE, ModelChoice
 

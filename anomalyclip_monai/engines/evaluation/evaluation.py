@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,11 @@ from anomalyclip_monai.engines.evaluation.volumes import VolumeMetric
 from anomalyclip_monai.engines.evaluation.work import WorkFolder, stamp_of
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.networks.hand_written import BASELINES
+from anomalyclip_monai.outputs.report.content import Report, read_report
 from anomalyclip_monai.types import PathLike, Record
 from anomalyclip_monai.weights.bundle import prompts_fingerprint
 
 logger = logging.getLogger(__name__)
-
-SCHEMA = "anomalyclip-report/1"
 
 ROWS_FILE = "bootstrap.npz"
 """Resampled values of every measure, beside ``report.json``, for a paired test later on."""
@@ -143,17 +143,17 @@ class Evaluation:
     def asked(self) -> str:
         """Hash of what the report depends on: what is asked, of which model, and the files as they are now."""
         files = [[stamp_of(path) for path in (sample.image, *sample.masks)] for sample in self.samples]
-        against = self.against and self.against.report
+        against = self.against and self.against.report.to_json()
         everything = [self._key(), self._threshold, self.methods, self.bootstrap, against, self.sha256, files]
         return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
 
-    def finished(self) -> dict[str, Any] | None:
+    def finished(self) -> Report | None:
         """The report of an earlier run that was asked the same and in which nothing failed, None if there is none."""
         try:
-            report: dict[str, Any] = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
-            return report if report["asked"] == self.asked() and not report["failed"] else None
-        except (OSError, ValueError, KeyError, TypeError):
+            report = read_report(self.folder / "report.json")
+        except UsageError:
             return None
+        return report if report.asked == self.asked() and not report.failed else None
 
     def _key(self) -> dict[str, Any]:
         return {
@@ -197,46 +197,29 @@ class Against:
         repeats: resampled sets of this run.
 
     Raises:
-        UsageError: it cannot be read, or is of other samples (``E_AGAINST``).
+        UsageError: it is no report (``E_REPORT``), its resampled values are not there, or it is of other samples or
+            draws (``E_AGAINST``).
     """
 
     def __init__(self, path: Path, sha256: str, repeats: int) -> None:
+        self.report = read_report(path)
+        resampled = self.report.bootstrap
         try:
-            self.report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if self.report["schema"] != SCHEMA:
-                raise KeyError("schema")
-            theirs, resampled = self.report["samples"]["sha256"], self.report["bootstrap"]
             with np.load(path.with_name(ROWS_FILE)) as kept:
                 self._rows = {name: kept[name] for name in kept.files}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            what = f"not a report with its {ROWS_FILE} beside it ({type(error).__name__})"
-            raise UsageError("E_AGAINST", what, path, "give the report.json of an evaluation") from error
-        if theirs != sha256:
+        except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+            what = f"no readable {ROWS_FILE} lies beside the report ({type(error).__name__})"
+            raise UsageError("E_AGAINST", what, path, "keep the files of an evaluation together") from error
+        if self.report.samples.sha256 != sha256:
             what = "the report is of other samples: the hashes of the lists differ"
             raise UsageError("E_AGAINST", what, path, "evaluate both models on the same set")
-        if (resampled["repeats"], resampled["seed"]) != (repeats, Evaluation.SEED) or not repeats:
-            what = f"the report has {resampled['repeats']} resampled sets, this run {repeats}"
+        if (resampled.repeats, resampled.seed) != (repeats, Evaluation.SEED) or not repeats:
+            what = f"the report has {resampled.repeats} resampled sets, this run {repeats}"
             raise UsageError("E_AGAINST", what, path, "use the same --bootstrap for both, above 0")
-        self.method = next(iter(self.report["methods"]))
-
-    @property
-    def title(self) -> str:
-        """Of its first method."""
-        return str(self.report["methods"][self.method]["title"])
-
-    @property
-    def measures(self) -> Mapping[str, Any]:
-        """Entries of its first method."""
-        measures: Mapping[str, Any] = self.report["methods"][self.method]["measures"]
-        return measures
-
-    def names(self) -> list[str]:
-        """The samples that it measured."""
-        return [sample["name"] for sample in self.report["samples"]["list"]]
 
     def rows(self) -> dict[str, NDArray[np.float64]]:
         """Measure -> (R,) resampled values of its first method."""
-        prefix = f"{self.method}/"
+        prefix = f"{next(iter(self.report.methods))}/"
         return {name.removeprefix(prefix): rows for name, rows in self._rows.items() if name.startswith(prefix)}
 
 

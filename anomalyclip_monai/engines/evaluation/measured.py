@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from anomalyclip_monai.metrics.undefined import Value
 from anomalyclip_monai.metrics.weighted import Rows
+from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
 
 Resampled: TypeAlias = Callable[[NDArray[Any]], Mapping[str, Rows]]
@@ -44,8 +45,7 @@ class SetMetric(Metric):
 
     Attributes:
         classes: class -> its measures, after an epoch.
-        samples: class -> one dictionary for each sample, with ``name``, ``label``, ``category``, ``group``, ``score``,
-            ``peak``, ``pointing`` and ``dice``.
+        samples: class -> what is said of each of its samples.
     """
 
     required_output_keys = None
@@ -53,12 +53,12 @@ class SetMetric(Metric):
     def __init__(self, method: str, prefix: str = "") -> None:
         self.method = method
         self.prefix = prefix
-        super().__init__(output_transform=_records, skip_unrolling=True)
+        super().__init__(output_transform=records_in, skip_unrolling=True)
 
     def reset(self) -> None:
         """Forget all samples."""
         self.classes: dict[str, ClassMeasures] = {}
-        self.samples: dict[str, list[dict[str, Any]]] = {}
+        self.samples: dict[str, list[MeasuredSample]] = {}
         self._current: str | None = None
 
     def update(self, output: Sequence[Record]) -> None:
@@ -91,10 +91,10 @@ class SetMetric(Metric):
     def _begin(self) -> None:
         raise NotImplementedError
 
-    def _add(self, record: Record) -> dict[str, Any]:
+    def _add(self, record: Record) -> MeasuredSample:
         raise NotImplementedError
 
-    def _measure(self, samples: list[dict[str, Any]]) -> ClassMeasures:
+    def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
         raise NotImplementedError
 
 
@@ -104,6 +104,6 @@ def mean_over_classes(values: Sequence[Value]) -> Value:
     return sum(defined) / len(defined) if defined else values[0]
 
 
-def _records(output: Any) -> Sequence[Record]:
+def records_in(output: Any) -> Sequence[Record]:
     """The records of an iteration; none for a case that failed."""
     return output if isinstance(output, list) else []

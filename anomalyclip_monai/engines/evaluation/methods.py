@@ -128,11 +128,11 @@ def passes_of(methods: Sequence[str], seeds: Sequence[str | Path] = ()) -> list[
     """The runs with a network that the methods need: the model once for each prompt file, the others once.
 
     Raises:
-        UsageError: two prompt files are the same (``E_SEEDS``).
+        UsageError: two prompt files are the same (``E_OPTION``).
     """
     paths = [Path(seed).expanduser() for seed in seeds]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise UsageError("E_SEEDS", "a prompt file is named twice", None, "name each seed once")
+        raise UsageError("E_OPTION", "a prompt file is named twice", None, "name each seed once")
     names = _short_names(paths)
     learned = [Pass(MODEL, name, path) for name, path in zip(names, paths, strict=True)] or [Pass(MODEL)]
     return [

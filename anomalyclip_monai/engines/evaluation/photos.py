@@ -26,6 +26,7 @@ from anomalyclip_monai.metrics.weighted import (
     counts_at_scores,
     mean_rows,
 )
+from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
 
 TITLES = {
@@ -72,7 +73,7 @@ class PhotoMetric(SetMetric):
         self._lit = PixelScores(regions=False, memory_bytes=MEMORY_BYTES, of="pixel of the lit field")
         self._sketches: list[Sketch] = []
 
-    def _add(self, record: Record) -> dict[str, Any]:
+    def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
         sample, truth, heatmap = record["sample"], record["truth"], found.heatmap[..., 0]
         pointed: Value = Undefined("no abnormal pixel")
@@ -88,20 +89,20 @@ class PhotoMetric(SetMetric):
             pointed = pointing(heatmap, lesion)
             if self.method not in TRIVIAL:
                 overlap = dice(lesion, heatmap, record["threshold"].value)
-        return {
-            "name": sample.name,
-            "label": int(record["abnormal"]),
-            "category": sample.category,
-            "group": sample.group,
-            "score": found.score,
-            "peak": float(heatmap.max()),
-            "pointing": pointed if is_defined(pointed) else None,
-            "dice": overlap if is_defined(overlap) else None,
-        }
+        return MeasuredSample(
+            name=sample.name,
+            label=int(record["abnormal"]),
+            category=sample.category,
+            group=sample.group,
+            score=found.score,
+            peak=float(heatmap.max()),
+            pointing=pointed if is_defined(pointed) else None,
+            dice=overlap if is_defined(overlap) else None,
+        )
 
-    def _measure(self, samples: list[dict[str, Any]]) -> ClassMeasures:
-        labels = np.array([sample["label"] for sample in samples])
-        scores = np.array([sample["score"] for sample in samples])
+    def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
+        labels = np.array([sample.label for sample in samples])
+        scores = np.array([sample.score for sample in samples])
         has_pixels = self._pixels.abnormal_pixels > 0
         best_image = best_f1(labels, scores)
         values: dict[str, Value] = {
@@ -110,7 +111,10 @@ class PhotoMetric(SetMetric):
             "image_f1_max": best_image if isinstance(best_image, Undefined) else best_image.value,
         }
         pooled = None
-        per_image = {key: _column(samples, key) for key in ("dice", "pointing")}
+        per_image = {
+            "dice": _column([sample.dice for sample in samples]),
+            "pointing": _column([sample.pointing for sample in samples]),
+        }
         if has_pixels:
             best = self._pixels.best_dice()
             is_paper = self.protocol.pro == "pixel_pro_paper"
@@ -182,8 +186,8 @@ def _sampled(rate: NDArray[Any], height: NDArray[Any]) -> list[tuple[float, floa
     return list(zip(_POINTS.tolist(), heights.tolist(), strict=True))
 
 
-def _column(samples: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    return np.array([np.nan if sample[key] is None else sample[key] for sample in samples], float)
+def _column(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values], float)
 
 
 def _mean(values: NDArray[np.float64]) -> Value:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from anomalyclip_monai.data.benchmarks import Sample
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.metrics.froc import MIN_INSIDE, THRESHOLDS
+from anomalyclip_monai.options import protocol_phrases
 
 PAPER_SIZE = 518
 """Side in pixels to which the paper squashes every photo and mask."""
@@ -57,8 +58,7 @@ class Protocol:
         Args:
             image_score: kind of image score of the network, see ``networks.ScoreKind``.
             threshold: value or values and origin of the fixed threshold.
-            options: of the bundle, for volumes: ``slice_axis``, ``axes``, ``smooth_mm``, ``smooth_slices``,
-                ``crop``, ``empty_below``; of photos: ``fill_glare``; of all: ``mirror``.
+            options: settings of the bundle by name, see :func:`~anomalyclip_monai.options.reported_settings`.
         """
         score = {
             "class_token": "the probability of the class token",
@@ -74,7 +74,7 @@ class Protocol:
             ]
             along += f", smoothed across the planes by {' and '.join(smoothed)}" if smoothed else ""
             along += f"; along one axis{mirrored}" if mirrored else ""
-            along += "; of the slices the part that holds the body" if options.get("crop") else ""
+            along += protocol_phrases(options, "volumes")
             if smoothed or str(axes) != "1":
                 score += ", of a fused or smoothed heatmap the mean of its top 2 % in the slice"
             return (
@@ -85,7 +85,7 @@ class Protocol:
                 f"components at {len(THRESHOLDS)} thresholds from {max(THRESHOLDS):g} to {min(THRESHOLDS):g}, a hit if "
                 f"at least {MIN_INSIDE:.0%} of the component is lesion; fixed threshold {threshold}."
             )
-        glare = "; reflections in colour pictures filled" if options.get("fill_glare") else ""
+        prepared = protocol_phrases(options, "photos")
         if self.name == "paper":
             grid = (
                 f"Photos squashed to {PAPER_SIZE} x {PAPER_SIZE} (bicubic, antialias) before the network, masks "
@@ -96,7 +96,7 @@ class Protocol:
             grid = "Maps and masks on the photo's own grid"
             pro = "PRO: every distinct score a threshold, interpolated at FPR 0.3 and divided by it"
         return (
-            f"{grid}{glare}{mirrored}; image score: {score}; pixels pooled per class, measures then averaged over "
+            f"{grid}{prepared}{mirrored}; image score: {score}; pixels pooled per class, measures then averaged over "
             f"classes; {pro}; lit field: mean of channels above 20 of 255; Dice at the fixed threshold {threshold} and "
             "pointing: mean over images with a lesion."
         )

@@ -1,9 +1,10 @@
-"""The content of ``report.json`` and the views of single cases."""
+"""From measures to a report, and the views of single cases."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,25 @@ import torch
 from anomalyclip_monai.data.geometry import SliceView, spacing
 from anomalyclip_monai.data.published import published
 from anomalyclip_monai.engines.evaluation import photos, volumes
-from anomalyclip_monai.engines.evaluation.evaluation import SCHEMA, Evaluation
+from anomalyclip_monai.engines.evaluation.evaluation import Evaluation
 from anomalyclip_monai.engines.evaluation.measured import ClassMeasures, SetMetric
 from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, Pass
+from anomalyclip_monai.engines.evaluation.protocols import Protocol
 from anomalyclip_monai.engines.evaluation.summary import Summary, compare, draws_of, summarise
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report import CaseView
+from anomalyclip_monai.outputs.report.content import (
+    Bootstrap,
+    Comparison,
+    Curve,
+    Failure,
+    MeasuredSample,
+    MeasuredSet,
+    MethodReport,
+    Report,
+    StatedProtocol,
+)
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.transforms.post import Threshold
 from anomalyclip_monai.types import Record
@@ -42,8 +55,8 @@ def build_report(
     image_score: str,
     device: str,
     seconds: float,
-) -> tuple[dict[str, Any], dict[str, Rows]]:
-    """Content of ``report.json`` (JSON types, no NaN), and the resampled values of every method's measures.
+) -> tuple[Report, dict[str, Rows]]:
+    """The report, and the resampled values of every method's measures.
 
     Args:
         evaluation: what was asked for.
@@ -58,7 +71,7 @@ def build_report(
     """
     first = metrics[evaluation.passes[0]]
     draws = draws_of(first.samples, repeats=evaluation.bootstrap, seed=Evaluation.SEED)
-    methods: dict[str, Any] = {}
+    methods: dict[str, MethodReport] = {}
     rows: dict[str, Rows] = {}
     for method in evaluation.methods:
         runs = [run for run in evaluation.passes if run.method == method]
@@ -66,65 +79,52 @@ def build_report(
         summary = summarise(seeds, draws)
         methods[method] = _method(evaluation, method, runs, summary, seeds)
         rows |= {f"{method}/{name}": found for name, found in summary.rows.items()}
-    thresholds = {planes_of[name]: thresholds_of[name] for name in _by_name(first)}
-    samples = [
-        {**sample, "axes": planes_of[sample["name"]], "threshold": thresholds_of[sample["name"]].value}
-        for sample in _samples(first, metrics.get("brightness"), seconds_of)
-    ]
-    complete, note = evaluation.completeness()
-    protocol = evaluation.protocol
-    titles = volumes.TITLES if protocol.volumes else photos.TITLES
-    known = {name for method in methods.values() for name in method["measures"]}
-    fixed = threshold_text(thresholds)
-    primary = [*_PRIMARY_VOLUMES] if protocol.volumes else [*_PRIMARY_PHOTOS, protocol.pro]
-    if protocol.volumes and not all(sample["label"] for sample in samples):
-        primary.append("normal_false_ml")
-    warnings = [
-        f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model"
-        for threshold in dict.fromkeys(thresholds.values())
-        if threshold.origin == "uncalibrated"
-    ]
-    groups = len({(sample["category"], sample["group"]) for sample in samples})
-    if evaluation.bootstrap and 1 < groups < FEW_GROUPS:
-        warnings.append(f"intervals rest on {groups} groups (patients, sequences) only and are too narrow")
+    samples = _samples(first, metrics.get("brightness"), seconds_of, planes_of, thresholds_of)
+    measured = MeasuredSet(evaluation.sha256, samples)
+    thresholds = {planes_of[sample.name]: thresholds_of[sample.name] for sample in samples}
+    warnings = _warnings(evaluation, thresholds, measured.groups)
     comparison = _comparison(evaluation, methods, rows, samples, warnings)
-    report = {
-        "schema": SCHEMA,
-        "asked": evaluation.asked(),
-        "dataset": evaluation.dataset,
-        "title": evaluation.title,
-        "complete": complete,
-        "note": note,
-        "trained_on": evaluation.trained_on,
-        "protocol": {
-            "name": protocol.name,
-            "id": protocol.id,
-            "text": protocol.text(image_score=image_score, threshold=fixed, options=evaluation.options),
-        },
-        "methods": methods,
-        "measure_titles": {name: title for name, title in titles.items() if name in known},
-        "curve_titles": _curve_titles(methods, protocol.volumes),
-        "primary": primary,
-        "published": dict(published(evaluation.dataset)),
-        "comparison": comparison,
-        "samples": {
-            "count": len(samples),
-            "normal": sum(not sample["label"] for sample in samples),
-            "abnormal": sum(bool(sample["label"]) for sample in samples),
-            "groups": groups,
-            "sha256": evaluation.sha256,
-            "list": samples,
-        },
-        "failed": [{"name": name, "error": str(error)} for name, error in failed],
-        "bootstrap": {"unit": "group", "repeats": evaluation.bootstrap, "seed": Evaluation.SEED},
-        "model": evaluation.fingerprint(),
-        "options": {key: _plain(value) for key, value in evaluation.options.items()},
-        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in _VERSIONED}},
-        "device": device,
-        "seconds": round(seconds, 1),
-        "warnings": warnings,
-    }
+    complete, note = evaluation.completeness()
+    titles = volumes.TITLES if evaluation.protocol.volumes else photos.TITLES
+    known = {name for method in methods.values() for name in method.measures}
+    report = Report(
+        asked=evaluation.asked(),
+        dataset=evaluation.dataset,
+        title=evaluation.title,
+        complete=complete,
+        note=note,
+        trained_on=evaluation.trained_on,
+        protocol=state_protocol(evaluation, thresholds, image_score),
+        methods=methods,
+        measure_titles={name: title for name, title in titles.items() if name in known},
+        curve_titles=_curve_titles(methods, evaluation.protocol.volumes),
+        primary=_primary(evaluation.protocol, has_normal=measured.normal > 0),
+        published=published(evaluation.dataset),
+        comparison=comparison,
+        samples=measured,
+        failed=tuple(Failure(name, str(error)) for name, error in failed),
+        bootstrap=Bootstrap(evaluation.bootstrap, Evaluation.SEED),
+        model=evaluation.fingerprint(),
+        options={key: _plain(value) for key, value in evaluation.options.items()},
+        versions={"python": platform.python_version(), **{name: installed_version(name) for name in _VERSIONED}},
+        device=device,
+        seconds=round(seconds, 1),
+        warnings=tuple(warnings),
+    )
     return report, rows
+
+
+def state_protocol(evaluation: Evaluation, thresholds: Mapping[int, Threshold], image_score: str) -> StatedProtocol:
+    """The protocol with its sentence, from the options that ran.
+
+    Args:
+        evaluation: what was asked for.
+        thresholds: number of axes along which slices were taken -> threshold of such samples.
+        image_score: kind of image score of the network.
+    """
+    protocol, threshold = evaluation.protocol, threshold_text(thresholds)
+    text = protocol.text(image_score=image_score, threshold=threshold, options=evaluation.options)
+    return StatedProtocol(protocol.name, protocol.id, text)
 
 
 def threshold_text(thresholds: Mapping[int, Threshold]) -> str:
@@ -151,70 +151,100 @@ def _method(
     runs: Sequence[Pass],
     summary: Summary,
     seeds: Sequence[Mapping[str, ClassMeasures]],
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {"title": evaluation.model_title(method), "seeds": [run.seed for run in runs]}
-    if method not in TRIVIAL:
-        entry["model"] = evaluation.fingerprint(runs[0].prompts)
-        if len(runs) > 1:
-            entry["models"] = [evaluation.fingerprint(run.prompts) for run in runs]
-    entry["measures"] = summary.measures
-    entry["by_category"] = summary.by_category
-    entry["curves"] = _mean_curves(seeds[0])
-    return entry
+) -> MethodReport:
+    models = () if method in TRIVIAL else tuple(evaluation.fingerprint(run.prompts) for run in runs)
+    return MethodReport(
+        title=evaluation.model_title(method),
+        seeds=tuple(run.seed for run in runs),
+        measures=summary.measures,
+        by_category=summary.by_category,
+        curves=_mean_curves(seeds[0]),
+        model=models[0] if models else None,
+        models=models if len(models) > 1 else (),
+    )
 
 
-def _mean_curves(classes: Mapping[str, ClassMeasures]) -> dict[str, list[list[float]]]:
+def _mean_curves(classes: Mapping[str, ClassMeasures]) -> dict[str, Curve]:
     """The mean over classes at the same x; curves whose x differ, as FROC, are given for a single class only."""
-    found: dict[str, list[list[float]]] = {}
+    found: dict[str, Curve] = {}
     for kind in ("roc", "pr", "pro", "froc"):
         curves = [np.array(part.curves[kind]) for part in classes.values() if kind in part.curves]
         if curves and all(np.array_equal(curve[:, 0], curves[0][:, 0]) for curve in curves):
             mean = np.mean([curve[:, 1] for curve in curves], axis=0)
-            found[kind] = [[round(float(x), 6), round(float(y), 6)] for x, y in zip(curves[0][:, 0], mean, strict=True)]
+            points = zip(curves[0][:, 0], mean, strict=True)
+            found[kind] = tuple((round(float(x), 6), round(float(y), 6)) for x, y in points)
     return found
 
 
-def _curve_titles(methods: Mapping[str, Any], volumes: bool) -> dict[str, str]:
+def _curve_titles(methods: Mapping[str, MethodReport], volumes: bool) -> dict[str, str]:
     if volumes:
         return {"froc": "FROC of volumes"}
-    of = "pixels" if any("pro" in method["curves"] for method in methods.values()) else "images"
+    of = "pixels" if any("pro" in method.curves for method in methods.values()) else "images"
     return {"roc": f"ROC of {of}", "pr": f"precision and recall of {of}"}
 
 
-def _samples(first: SetMetric, brightness: SetMetric | None, seconds_of: Mapping[str, float]) -> list[dict[str, Any]]:
-    bright = {} if brightness is None else _by_name(brightness)
-    return [
-        {
-            **sample,
-            "brightness": bright[name]["score"] if name in bright else None,
-            "seconds": round(seconds_of.get(name, 0.0), 3),
-        }
-        for name, sample in _by_name(first).items()
+def _primary(protocol: Protocol, *, has_normal: bool) -> tuple[str, ...]:
+    """The measures that count."""
+    if not protocol.volumes:
+        return (*_PRIMARY_PHOTOS, protocol.pro)
+    return (*_PRIMARY_VOLUMES, "normal_false_ml") if has_normal else _PRIMARY_VOLUMES
+
+
+def _samples(
+    first: SetMetric,
+    brightness: SetMetric | None,
+    seconds_of: Mapping[str, float],
+    planes_of: Mapping[str, int],
+    thresholds_of: Mapping[str, Threshold],
+) -> tuple[MeasuredSample, ...]:
+    """What the first method says of every sample, with the score of the brightness baseline."""
+    bright = {} if brightness is None else {sample.name: sample.score for sample in _listed(brightness)}
+    return tuple(
+        replace(
+            sample,
+            brightness=bright.get(sample.name),
+            seconds=round(seconds_of.get(sample.name, 0.0), 3),
+            axes=planes_of[sample.name],
+            threshold=thresholds_of[sample.name].value,
+        )
+        for sample in _listed(first)
+    )
+
+
+def _listed(metric: SetMetric) -> list[MeasuredSample]:
+    return [sample for found in metric.samples.values() for sample in found]
+
+
+def _warnings(evaluation: Evaluation, thresholds: Mapping[int, Threshold], groups: int) -> list[str]:
+    found = [
+        f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model"
+        for threshold in dict.fromkeys(thresholds.values())
+        if threshold.origin == "uncalibrated"
     ]
-
-
-def _by_name(metric: SetMetric) -> dict[str, dict[str, Any]]:
-    return {sample["name"]: sample for found in metric.samples.values() for sample in found}
+    if evaluation.bootstrap and 1 < groups < FEW_GROUPS:
+        found.append(f"intervals rest on {groups} groups (patients, sequences) only and are too narrow")
+    return found
 
 
 def _comparison(
     evaluation: Evaluation,
-    methods: Mapping[str, Any],
+    methods: Mapping[str, MethodReport],
     rows: Mapping[str, Rows],
-    samples: Sequence[Mapping[str, Any]],
+    samples: Sequence[MeasuredSample],
     warnings: list[str],
-) -> dict[str, Any] | None:
+) -> Comparison | None:
     """The first method against that of the other report."""
     against = evaluation.against
     if against is None:
         return None
-    if against.names() != [sample["name"] for sample in samples]:
+    other = against.report
+    if [sample.name for sample in other.samples.samples] != [sample.name for sample in samples]:
         warnings.append("no comparison: other samples failed in the other report")
         return None
     method = evaluation.methods[0]
     own = {name.removeprefix(f"{method}/"): found for name, found in rows.items() if name.startswith(f"{method}/")}
-    measures = compare(methods[method]["measures"], against.measures, own, against.rows())
-    return {"with": against.title, "model": against.report["model"], "measures": measures}
+    measures = compare(methods[method].measures, other.main.measures, own, against.rows())
+    return Comparison(other.main.title, other.model, measures)
 
 
 def _plain(value: Any) -> Any:

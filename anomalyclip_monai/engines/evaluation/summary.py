@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from anomalyclip_monai.engines.evaluation.measured import ClassMeasures, mean_ov
 from anomalyclip_monai.metrics.bootstrap import draw_groups, mean_and_sd
 from anomalyclip_monai.metrics.undefined import Undefined, Value
 from anomalyclip_monai.metrics.weighted import Rows
+from anomalyclip_monai.outputs.report.content import Difference, Measure, MeasuredSample, Measures
 
 LEVEL = 0.95
 """Of the confidence intervals."""
@@ -27,20 +27,20 @@ class Summary:
     """One method over all classes and seeds.
 
     Attributes:
-        measures: measure -> entry of the report.
-        by_category: class -> measure -> entry.
+        measures: of all classes together.
+        by_category: class -> its measures.
         rows: measure -> (R,) values on the resampled sets.
     """
 
-    measures: dict[str, dict[str, Any]]
-    by_category: dict[str, dict[str, dict[str, Any]]]
+    measures: dict[str, Measure]
+    by_category: dict[str, dict[str, Measure]]
     rows: dict[str, Rows]
 
 
-def draws_of(samples: Mapping[str, Sequence[Mapping[str, Any]]], *, repeats: int, seed: int) -> Draws:
+def draws_of(samples: Mapping[str, Sequence[MeasuredSample]], *, repeats: int, seed: int) -> Draws:
     """Resampled sets: in each class, groups (patients, sequences) are drawn with replacement."""
     return {
-        category: draw_groups([sample["group"] for sample in found], replicates=repeats, seed=seed + index)
+        category: draw_groups([sample.group for sample in found], replicates=repeats, seed=seed + index)
         for index, (category, found) in enumerate(samples.items())
     }
 
@@ -60,7 +60,7 @@ def summarise(seeds: Sequence[Mapping[str, ClassMeasures]], draws: Draws) -> Sum
     categories = list(seeds[0])
     by_category = {
         category: {
-            name: _entry(
+            name: _summarised(
                 [classes[category].values[name] for classes in seeds],
                 _mean([row[category].get(name) for row in rows]),
             )
@@ -76,36 +76,45 @@ def summarise(seeds: Sequence[Mapping[str, ClassMeasures]], draws: Draws) -> Sum
         for name in names
     }
     kept = {name: found for name, found in pooled.items() if found is not None}
-    return Summary({name: _entry(values[name], pooled[name]) for name in names}, by_category, kept)
+    return Summary({name: _summarised(values[name], pooled[name]) for name in names}, by_category, kept)
 
 
 def compare(
-    this: Mapping[str, Any], other: Mapping[str, Any], rows: Mapping[str, Rows], others: Mapping[str, Rows]
-) -> dict[str, Any]:
+    this: Measures, other: Measures, rows: Mapping[str, Rows], others: Mapping[str, Rows]
+) -> dict[str, Difference]:
     """Measure -> difference, interval and two-sided p of a paired bootstrap on the same resampled sets.
 
     Args:
-        this: entries of the one method.
-        other: entries of the other.
+        this: measures of the one method.
+        other: measures of the other.
         rows: resampled values of the one.
         others: resampled values of the other.
     """
     found = {}
-    for name in this:
-        if "value" not in this[name] or "value" not in other.get(name, {}) or name not in rows or name not in others:
+    for name, value, reference in _defined_in_both(this, other):
+        if name not in rows or name not in others:
             continue
         difference = (rows[name] - others[name])[np.isfinite(rows[name]) & np.isfinite(others[name])]
         if not difference.size:
             continue
         low, high = np.quantile(difference, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         tail = min(np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0))
-        found[name] = {
-            "difference": this[name]["value"] - other[name]["value"],
-            "low": float(low),
-            "high": float(high),
-            "p": min(1.0, float(2 * (tail + 1) / (difference.size + 1))),
-        }
+        p = min(1.0, float(2 * (tail + 1) / (difference.size + 1)))
+        found[name] = Difference(value - reference, float(low), float(high), p)
     return found
+
+
+def differences(this: Measures, other: Measures) -> dict[str, Difference]:
+    """Measure -> difference of the values, where both methods define it."""
+    return {name: Difference(value - reference) for name, value, reference in _defined_in_both(this, other)}
+
+
+def _defined_in_both(this: Measures, other: Measures) -> Iterator[tuple[str, float, float]]:
+    """Name and both values of every measure that has two."""
+    for name, measure in this.items():
+        reference = other[name].value if name in other else None
+        if measure.value is not None and reference is not None:
+            yield name, measure.value, reference
 
 
 def _moved(found: ClassMeasures, draws: NDArray[np.float32]) -> dict[str, Rows | None]:
@@ -121,20 +130,16 @@ def _moved(found: ClassMeasures, draws: NDArray[np.float32]) -> dict[str, Rows |
     }
 
 
-def _entry(values: Sequence[Value], rows: Rows | None) -> dict[str, Any]:
+def _summarised(values: Sequence[Value], rows: Rows | None) -> Measure:
     spread = mean_and_sd(values)
     if isinstance(spread, Undefined):
-        return {"undefined": spread.reason}
-    entry = {
-        "value": spread.mean,
-        "low": None,
-        "high": None,
-        "sd": None if isinstance(spread.sd, Undefined) else spread.sd,
-    }
+        return Measure(undefined=spread.reason)
+    sd = None if isinstance(spread.sd, Undefined) else spread.sd
     known = np.zeros(0) if rows is None else rows[np.isfinite(rows)]
-    if known.size:
-        entry["low"], entry["high"] = (float(end) for end in np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-    return entry
+    if not known.size:
+        return Measure(spread.mean, sd=sd)
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Measure(spread.mean, float(low), float(high), sd)
 
 
 def _mean(rows: Sequence[Rows | None]) -> Rows | None:

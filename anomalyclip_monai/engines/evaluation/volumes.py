@@ -17,6 +17,7 @@ from anomalyclip_monai.metrics.ranking import BestF1, auroc
 from anomalyclip_monai.metrics.undefined import Undefined, Value, is_defined
 from anomalyclip_monai.metrics.volumes import measure_volume, slice_labels
 from anomalyclip_monai.metrics.weighted import Rows, auroc_rows, counts_at_scores, mean_rows, median_rows
+from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
 
 FROC_RATES = (1, 2, 4, 8)
@@ -58,7 +59,7 @@ class VolumeMetric(SetMetric):
         self._found: list[NDArray[np.int64]] = []
         self._thresholds: NDArray[np.float64] = np.zeros(0)
 
-    def _add(self, record: Record) -> dict[str, Any]:
+    def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
         sample, truth = record["sample"], record["truth"]
         froc = FROC()
@@ -78,20 +79,20 @@ class VolumeMetric(SetMetric):
         row = {name: value if is_defined(value) else np.nan for name, value in values.items()}
         self._rows.append(row | {"lesions": froc.lesions, "lesion_slices": lesion_slices})
         pointed, dice = values["peak_in_lesion"], values["dice"]
-        return {
-            "name": sample.name,
-            "label": int(record["abnormal"]),
-            "category": sample.category,
-            "group": sample.group,
-            "score": found.score,
-            "peak": float(found.heatmap.max()),
-            "pointing": pointed if is_defined(pointed) else None,
-            "dice": dice if is_defined(dice) and self.method not in TRIVIAL else None,
-        }
+        return MeasuredSample(
+            name=sample.name,
+            label=int(record["abnormal"]),
+            category=sample.category,
+            group=sample.group,
+            score=found.score,
+            peak=float(found.heatmap.max()),
+            pointing=pointed if is_defined(pointed) else None,
+            dice=dice if is_defined(dice) and self.method not in TRIVIAL else None,
+        )
 
-    def _measure(self, samples: list[dict[str, Any]]) -> ClassMeasures:
-        labels = np.array([sample["label"] for sample in samples])
-        scores = np.array([sample["score"] for sample in samples])
+    def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
+        labels = np.array([sample.label for sample in samples])
+        scores = np.array([sample.score for sample in samples])
         table = {name: np.array([row[name] for row in self._rows]) for name in self._rows[0]}
         lesions, found, false = table["lesions"], np.array(self._found), np.array(self._false)
         thresholds, reasons, method = self._thresholds, self._reasons, self.method

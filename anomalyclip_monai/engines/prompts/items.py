@@ -127,7 +127,7 @@ def training_data(
         seed: of the choice of slices.
 
     Raises:
-        UsageError: unknown set (``E_DATASET``), masks are missing (``E_MASKS``), or a single class of images where
+        UsageError: unknown set (``E_DATASET``), masks are missing (``E_MASK``), or a single class of images where
             only the global loss is used (``E_LABELS``).
         NoInputError: nothing was found (``E_LAYOUT``).
         CaseError: a volume or its mask cannot be read.
@@ -261,7 +261,7 @@ def _check_masks(samples: Sequence[Sample], name: str, root: PathLike, terms: Lo
     ]
     if lacking:
         raise UsageError(
-            "E_MASKS",
+            "E_MASK",
             f"{len(lacking)} abnormal images of {name} have no mask, such as {lacking[0]}",
             root,
             "add masks, or learn from photos without masks with --loss global",

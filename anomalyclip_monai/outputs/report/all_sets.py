@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
+from anomalyclip_monai.outputs.report.content import MethodReport, Report
 from anomalyclip_monai.outputs.report.numbers import Footnotes, counted, from_published, measured, number
 from anomalyclip_monai.outputs.report.page import whole_page
 from anomalyclip_monai.outputs.report.tables import (
-    Report,
     Table,
     counts,
     html_text,
-    main_method,
     markdown_text,
     measure_names,
     measure_title,
@@ -29,12 +27,12 @@ TRAINED = "‡"
 """Behind the name of a set whose kind of images the model was trained on."""
 
 
-def all_sets_table(reports: Sequence[Mapping[str, Any]]) -> str:
-    """Content of several ``report.json`` -> the primary measures of all sets as a Markdown table with notes."""
+def all_sets_table(reports: Sequence[Report]) -> str:
+    """The primary measures of all sets as a Markdown table with notes."""
     return _table(reports).markdown() + "\n"
 
 
-def write_all_sets(reports: Sequence[Mapping[str, Any]], folder: Path) -> list[Path]:
+def write_all_sets(reports: Sequence[Report], folder: Path) -> list[Path]:
     """Write ``table.md`` and ``index.html``, which links to ``<dataset>/report.html``.
 
     Raises:
@@ -50,12 +48,12 @@ def _table(reports: Sequence[Report]) -> Table:
     footnotes = Footnotes()
     rows = []
     for report in reports:
-        methods, published = report["methods"], report.get("published") or {}
-        marks = ["" if report["complete"] else PART, TRAINED if report.get("trained_on") else ""]
-        name = " ".join([report["title"], *filter(None, marks)])
-        for measure in (measure for measure in measure_names(report) if measure in report["primary"]):
-            ours = main_method(report)["measures"].get(measure)
-            baselines = [methods.get(key, {}).get("measures", {}).get(measure) for key in ("brightness", "centre")]
+        published = report.published
+        marks = ["" if report.complete else PART, TRAINED if report.trained_on else ""]
+        name = " ".join([report.title, *filter(None, marks)])
+        for measure in (measure for measure in measure_names(report) if measure in report.primary):
+            ours = report.main.measures.get(measure)
+            baselines = [method.measures.get(measure) if method else None for method in _baselines(report)]
             row = [name, measure_title(measure, report), measured(measure, ours, footnotes)]
             row.append(number(measure, published[measure]) if measure in published else "")
             row.append(from_published(measure, ours, published.get(measure)))
@@ -63,30 +61,32 @@ def _table(reports: Sequence[Report]) -> Table:
             name = ""
     header = ["set", "measure", "ours [interval]", "published AnomalyCLIP", "difference", "brightness", "centre"]
     notes = footnotes.lines()
-    notes += [f"{PART} {report['title']}: {report['note']}" for report in reports if not report["complete"]]
+    notes += [f"{PART} {report.title}: {report.note}" for report in reports if not report.complete]
     notes += [
-        f"{TRAINED} {report['title']}: not zero-shot, the model was trained on {report['trained_on']}"
+        f"{TRAINED} {report.title}: not zero-shot, the model was trained on {report.trained_on}"
         for report in reports
-        if report.get("trained_on")
+        if report.trained_on
     ]
-    notes += [
-        f"{report['title']}: {counted(len(report['failed']), 'case')} failed" for report in reports if report["failed"]
-    ]
-    compared = [report for report in reports if report.get("published")]
+    notes += [f"{report.title}: {counted(len(report.failed), 'case')} failed" for report in reports if report.failed]
+    compared = [report for report in reports if report.published]
     if compared:
         notes.append(published_note(compared))
     return Table(header, rows, notes, plain=2)
 
 
+def _baselines(report: Report) -> list[MethodReport | None]:
+    return [report.methods.get(name) for name in ("brightness", "centre")]
+
+
 def _title(reports: Sequence[Report]) -> str:
-    titles = dict.fromkeys(main_method(report)["title"] for report in reports)
+    titles = dict.fromkeys(report.main.title for report in reports)
     return f"{', '.join(titles)} on {counted(len(reports), 'set')}"
 
 
 def _index(reports: Sequence[Report]) -> str:
     links = "".join(
-        f"<li><a href='{quote(os.fsencode(report['dataset']))}/report.html'>{html_text(report['title'])}</a>: "
-        f"{html_text(counts(report))}. <span class='kind'>{html_text(report['protocol']['text'])}</span></li>"
+        f"<li><a href='{quote(os.fsencode(report.dataset))}/report.html'>{html_text(report.title)}</a>: "
+        f"{html_text(counts(report))}. <span class='kind'>{html_text(report.protocol.text)}</span></li>"
         for report in reports
     )
     title = _title(reports)

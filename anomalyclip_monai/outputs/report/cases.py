@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.outputs.preview import OUTLINE, blend, colours, draw_outline, opacity
+from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.outputs.report.numbers import printable
 
 PER_ROW = 3
@@ -65,20 +66,20 @@ class ShownCase:
     picture: Image.Image | None
 
 
-def choose_cases(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+def choose_cases(samples: Sequence[MeasuredSample]) -> dict[str, list[MeasuredSample]]:
     """Pick up to :data:`PER_ROW` cases of each kind, none twice.
 
     Abnormal cases are ranked by Dice, or by score if no case has a Dice; normal ones are there for their false alarms.
     """
-    has_dice = any(sample.get("dice") is not None for sample in samples)
-    abnormal = [sample for sample in samples if sample["label"] and (not has_dice or sample.get("dice") is not None)]
-    abnormal.sort(key=lambda sample: (-(sample["dice"] if has_dice else 0), -sample["score"], sample["name"]))
+    has_dice = any(sample.dice is not None for sample in samples)
+    abnormal = [sample for sample in samples if sample.label and (not has_dice or sample.dice is not None)]
+    abnormal.sort(key=lambda sample: (-(sample.dice or 0), -sample.score, sample.name))
     count = min(PER_ROW, max(1, len(abnormal) // 3))
     best, rest = abnormal[:count], abnormal[count:]
     worst, rest = rest[-count:], rest[:-count]
     middle = max(0, len(rest) - count) // 2
     by = "Dice" if has_dice else "score"
-    normal = sorted((sample for sample in samples if not sample["label"]), key=lambda s: (-s["score"], s["name"]))
+    normal = sorted((sample for sample in samples if not sample.label), key=lambda sample: (-sample.score, sample.name))
     chosen = {
         f"best {by}": best,
         f"median {by}": rest[middle : middle + count],
@@ -88,21 +89,21 @@ def choose_cases(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping
     return {kind: found for kind, found in chosen.items() if found}
 
 
-def show_cases(samples: Sequence[Mapping[str, Any]], cases: Callable[[str], CaseView]) -> list[ShownCase]:
+def show_cases(samples: Sequence[MeasuredSample], cases: Callable[[str], CaseView]) -> list[ShownCase]:
     """Draw the chosen cases one after the other; a case that cannot be read again is shown by its error."""
     shown = []
     for kind, chosen in choose_cases(samples).items():
         for sample in chosen:
-            numbers = f"score {sample['score']:.2f}"
-            if sample.get("dice") is not None:
-                numbers += f" · Dice {sample['dice']:.2f}"
+            numbers = f"score {sample.score:.2f}"
+            if sample.dice is not None:
+                numbers += f" · Dice {sample.dice:.2f}"
             try:
-                view = cases(sample["name"])
+                view = cases(sample.name)
             except AnomalyCLIPError as error:
-                shown.append(ShownCase(kind, sample["name"], f"{numbers} · {error}", None))
+                shown.append(ShownCase(kind, sample.name, f"{numbers} · {error}", None))
                 continue
             caption = f"{numbers} · {view.note}" if view.note else numbers
-            shown.append(ShownCase(kind, sample["name"], caption, draw_case(view)))
+            shown.append(ShownCase(kind, sample.name, caption, draw_case(view)))
     return shown
 
 

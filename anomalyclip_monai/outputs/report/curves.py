@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.numbers import printable
-from anomalyclip_monai.outputs.report.tables import Report
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ PLOTS = {
 
 def draw_curves(report: Report) -> dict[str, bytes]:
     """-> PNG of each kind of curve that a method of the report has; none, and a warning, without matplotlib."""
-    kinds = [kind for kind in PLOTS if any(kind in method.get("curves", {}) for method in report["methods"].values())]
+    kinds = [kind for kind in PLOTS if any(kind in method.curves for method in report.methods.values())]
     if not kinds:
         return {}
     if importlib.util.find_spec("matplotlib") is None:
@@ -85,7 +85,7 @@ def draw_curves(report: Report) -> dict[str, bytes]:
 
 def curve_title(kind: str, report: Report) -> str:
     """``roc`` -> what the report says it is the ROC of (``curve_titles``), or just ``ROC``."""
-    return str(report.get("curve_titles", {}).get(kind, PLOTS[kind].title))
+    return report.curve_titles.get(kind, PLOTS[kind].title)
 
 
 def curve_points(kind: str, points: Sequence[Sequence[float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -114,12 +114,12 @@ def _draw(kind: str, report: Report) -> bytes:
     figure = Figure(figsize=(3.5, 3.7), dpi=200, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    found = {key: method for key, method in report["methods"].items() if kind in method.get("curves", {})}
+    found = {key: method for key, method in report.methods.items() if kind in method.curves}
     colours = iter(COLOURS * len(found))
     lines, labels = [], []
     for order, (key, method) in enumerate(found.items()):
         colour, dash = _BASELINES[key] if key in _BASELINES else (next(colours), "-")
-        x, y = curve_points(kind, method["curves"][kind])
+        x, y = curve_points(kind, method.curves[kind])
         lines += axes.plot(
             x,
             y,
@@ -129,8 +129,8 @@ def _draw(kind: str, report: Report) -> bytes:
             zorder=9 - order,
             drawstyle="steps-post" if kind == "froc" else "default",
         )
-        labels.append(" " + printable(method["title"]))  # a label that starts with an underscore would be left out
-    chance = _chance(kind, [method["curves"][kind] for method in found.values()])
+        labels.append(" " + printable(method.title))  # a label that starts with an underscore would be left out
+    chance = _chance(kind, [method.curves[kind] for method in found.values()])
     if chance is not None:
         lines += axes.plot((0, plot.limit), chance, color="#b0b0b5", linewidth=1, zorder=1)
         labels.append(" chance")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from anomalyclip_monai.outputs.report.content import Difference, Measure
 
 NO_VALUE = "\N{EN DASH}"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -37,28 +36,27 @@ def number(name: str, value: float) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def measured(name: str, entry: Mapping[str, Any] | None, footnotes: Footnotes) -> str:
+def measured(name: str, measure: Measure | None, footnotes: Footnotes) -> str:
     """One cell of a table, for example ``82.4 ± 0.6 [80.1, 84.9]``.
 
     Args:
         name: of the measure.
-        entry: ``{"value", "low", "high", "sd"}``, where all but the value may be None or absent, or
-            ``{"undefined": reason}``; None where a method does not have this measure.
+        measure: None where a method does not have it.
         footnotes: take the reason why there is no value.
     """
-    if entry is None:
+    if measure is None:
         return ""
-    if "undefined" in entry:
-        return f"{NO_VALUE} {footnotes.mark(entry['undefined'])}"
-    text = number(name, entry["value"])
-    if entry.get("sd") is not None:
-        text += f" ± {number(name, entry['sd'])}"
-    return text + interval(name, entry)
+    if measure.value is None:
+        return f"{NO_VALUE} {footnotes.mark(str(measure.undefined))}"
+    text = number(name, measure.value)
+    if measure.sd is not None:
+        text += f" ± {number(name, measure.sd)}"
+    return text + interval(name, measure)
 
 
-def interval(name: str, entry: Mapping[str, Any]) -> str:
+def interval(name: str, found: Measure | Difference) -> str:
     """-> `` [low, high]``, or nothing where there is none."""
-    low, high = entry.get("low"), entry.get("high")
+    low, high = found.low, found.high
     return "" if low is None or high is None else f" [{number(name, low)}, {number(name, high)}]"
 
 
@@ -68,11 +66,11 @@ def difference(name: str, value: float) -> str:
     return text if value <= 0 or text == number(name, 0) else f"+{text}"
 
 
-def from_published(name: str, entry: Mapping[str, Any] | None, published: float | None) -> str:
+def from_published(name: str, measure: Measure | None, published: float | None) -> str:
     """-> value minus published value; nothing where one of them is missing."""
-    if entry is None or published is None or "undefined" in entry:
+    if measure is None or measure.value is None or published is None:
         return ""
-    return difference(name, entry["value"] - published)
+    return difference(name, measure.value - published)
 
 
 def p_value(p: float) -> str:

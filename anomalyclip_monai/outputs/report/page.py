@@ -13,17 +13,16 @@ from PIL import Image
 
 from anomalyclip_monai.outputs.preview import OUTLINE
 from anomalyclip_monai.outputs.report.cases import TRUTH, ShownCase, colour_scale
+from anomalyclip_monai.outputs.report.content import SCHEMA, Report
 from anomalyclip_monai.outputs.report.curves import MATPLOTLIB_MISSING, PLOTS, curve_title
 from anomalyclip_monai.outputs.report.numbers import counted
 from anomalyclip_monai.outputs.report.tables import (
-    Report,
     Table,
     category_table,
     comparison_table,
     counts,
     failed_table,
     html_text,
-    main_method,
     measures_table,
 )
 
@@ -51,7 +50,7 @@ def report_page(report: Report, curves: Mapping[str, bytes], shown: Sequence[Sho
     """-> the page.
 
     Args:
-        report: content of ``report.json``.
+        report: what it says.
         curves: PNG by kind, see :func:`~anomalyclip_monai.outputs.report.curves.draw_curves`.
         shown: pictures of chosen cases.
     """
@@ -67,7 +66,7 @@ def report_page(report: Report, curves: Mapping[str, bytes], shown: Sequence[Sho
         _warnings(report),
         _provenance(report),
     ]
-    return whole_page(f"{report['title']}: {main_method(report)['title']}", "".join(body))
+    return whole_page(f"{report.title}: {report.main.title}", "".join(body))
 
 
 def whole_page(title: str, body: str) -> str:
@@ -90,14 +89,14 @@ def whole_page(title: str, body: str) -> str:
 
 
 def _head(report: Report) -> str:
-    part = "" if report["complete"] else f"<p class='part'><b>A part of the set:</b> {html_text(report['note'])}.</p>"
+    part = "" if report.complete else f"<p class='part'><b>A part of the set:</b> {html_text(report.note)}.</p>"
     return (
-        f"<header><p class='kind'>Evaluation of {html_text(main_method(report)['title'])}</p>"
-        f"<h1>{html_text(report['title'])}</h1>{part}"
-        f"<p>{html_text(report['protocol']['text'])} <span class='kind'>Protocol "
-        f"<code>{html_text(report['protocol']['id'])}</code>.</span></p>"
+        f"<header><p class='kind'>Evaluation of {html_text(report.main.title)}</p>"
+        f"<h1>{html_text(report.title)}</h1>{part}"
+        f"<p>{html_text(report.protocol.text)} <span class='kind'>Protocol "
+        f"<code>{html_text(report.protocol.id)}</code>.</span></p>"
         f"<p>{html_text(counts(report))}. <span class='kind'>List of cases, sha256 "
-        f"<code>{html_text(report['samples']['sha256'])}</code>.</span></p></header>"
+        f"<code>{html_text(report.samples.sha256)}</code>.</span></p></header>"
     )
 
 
@@ -107,7 +106,7 @@ def _section(heading: str, table: Table | None) -> str:
 
 def _curves(report: Report, curves: Mapping[str, bytes]) -> str:
     if not curves:
-        wanted = any(method.get("curves") for method in report["methods"].values())
+        wanted = any(method.curves for method in report.methods.values())
         return f"<section><h2>Curves</h2><p>{html_text(MATPLOTLIB_MISSING)}</p></section>" if wanted else ""
     pictures = "".join(
         f"<img alt='{html_text(curve_title(kind, report))}: {html_text(PLOTS[kind].y)} against "
@@ -147,16 +146,16 @@ def _figure(case: ShownCase) -> str:
 
 def _samples(report: Report) -> str:
     """Every case with its numbers; columns without any value are left out."""
-    samples = report["samples"]["list"]
+    samples = [sample.to_json() for sample in report.samples.samples]
     names = ["name"]
     names += ["category"] if len({sample["category"] for sample in samples}) > 1 else []
     names += ["group"] if any(sample["group"] != sample["name"] for sample in samples) else []
-    names += [name for name in _COLUMNS if any(sample.get(name) is not None for sample in samples)]
+    names += [name for name in _COLUMNS if any(sample[name] is not None for sample in samples)]
     titles = {"name": "case", "category": "class", "group": "group", **_COLUMNS}
     head = "".join(f"<th scope='col'{_number_class(name)}>{html_text(titles[name])}</th>" for name in names)
     rows = "".join(
         f"<tr><th scope='row'>{html_text(sample['name'])}</th>"
-        + "".join(f"<td{_number_class(name)}>{html_text(_value(name, sample.get(name)))}</td>" for name in names[1:])
+        + "".join(f"<td{_number_class(name)}>{html_text(_value(name, sample[name]))}</td>" for name in names[1:])
         + "</tr>"
         for sample in samples
     )
@@ -185,23 +184,23 @@ def _value(name: str, value: Any) -> str:
 
 
 def _warnings(report: Report) -> str:
-    if not report["warnings"]:
+    if not report.warnings:
         return ""
-    lines = "".join(f"<li>{html_text(line)}</li>" for line in report["warnings"])
+    lines = "".join(f"<li>{html_text(line)}</li>" for line in report.warnings)
     return f"<section><h2>Warnings</h2><ul>{lines}</ul></section>"
 
 
 def _provenance(report: Report) -> str:
     """What another person needs to get the same numbers."""
-    entries = [(f"model, {key}", value) for key, value in report["model"].items()]
-    entries += [("prompt seeds", ", ".join(map(str, main_method(report)["seeds"])))]
-    entries += [(f"version, {key}", value) for key, value in report["versions"].items()]
-    bootstrap = report["bootstrap"]
+    entries = [(f"model, {key}", value) for key, value in report.model.items()]
+    entries += [("prompt seeds", ", ".join(report.main.seeds))]
+    entries += [(f"version, {key}", value) for key, value in report.versions.items()]
+    bootstrap = report.bootstrap
     entries += [
-        ("bootstrap", f"{bootstrap['repeats']} resamples by {bootstrap['unit']}, seed {bootstrap['seed']}"),
-        ("device", report["device"]),
-        ("seconds", f"{report['seconds']:.1f}"),
-        ("schema", report["schema"]),
+        ("bootstrap", f"{bootstrap.repeats} resamples by {bootstrap.unit}, seed {bootstrap.seed}"),
+        ("device", report.device),
+        ("seconds", f"{report.seconds:.1f}"),
+        ("schema", SCHEMA),
     ]
     terms = "".join(f"<dt>{html_text(key)}</dt><dd>{html_text(value)}</dd>" for key, value in entries)
     return (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.numbers import (
     Footnotes,
     counted,
@@ -19,9 +19,6 @@ from anomalyclip_monai.outputs.report.numbers import (
     p_value,
     printable,
 )
-
-Report = Mapping[str, Any]
-"""The content of a ``report.json``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,51 +87,47 @@ def markdown_text(text: object) -> str:
     return safe.replace("\\", "\\\\").replace("|", "\\|").replace("](", "]\\(").replace("`", "\\`")
 
 
-def main_method(report: Report) -> Mapping[str, Any]:
-    """The method that the report is about: the first one."""
-    return next(iter(report["methods"].values()))
-
-
 def measure_names(report: Report) -> list[str]:
     """Measures that at least one method has, primary ones first."""
-    found = {name for method in report["methods"].values() for name in method["measures"]}
-    primary = [name for name in report["primary"] if name in found]
-    return primary + [name for name in report["measure_titles"] if name in found and name not in primary]
+    found = {name for method in report.methods.values() for name in method.measures}
+    primary = [name for name in report.primary if name in found]
+    return primary + [name for name in report.measure_titles if name in found and name not in primary]
 
 
 def counts(report: Report) -> str:
     """-> for example ``127 cases (49 normal, 78 abnormal) in 127 groups, 2 failed``."""
-    samples = report["samples"]
-    text = f"{counted(samples['count'], 'case')} ({samples['normal']} normal, {samples['abnormal']} abnormal)"
-    text += f" in {counted(samples['groups'], 'group')}"
-    return text + (f", {len(report['failed'])} failed" if report["failed"] else "")
+    measured_set = report.samples
+    text = f"{counted(len(measured_set.samples), 'case')} ({measured_set.normal} normal, "
+    text += f"{measured_set.abnormal} abnormal) in {counted(measured_set.groups, 'group')}"
+    return text + (f", {len(report.failed)} failed" if report.failed else "")
 
 
 def measure_title(name: str, report: Report) -> str:
     """-> the measure's title, with its unit if it has one."""
-    return f"{report['measure_titles'][name]}, ml" if name.endswith("_ml") else str(report["measure_titles"][name])
+    title = report.measure_titles.get(name, name)
+    return f"{title}, ml" if name.endswith("_ml") else title
 
 
 def measures_table(report: Report) -> Table:
     """Measures x methods, with the published value and the difference from it where the set has one."""
-    names, published, footnotes = measure_names(report), report.get("published") or {}, Footnotes()
-    methods = report["methods"].values()
-    header = ["measure", *(method["title"] for method in methods)]
+    names, published, footnotes = measure_names(report), report.published, Footnotes()
+    methods = report.methods.values()
+    header = ["measure", *(method.title for method in methods)]
     header += ["published", "difference"] if published else []
     rows = []
     for name in names:
         row = [measure_title(name, report)]
-        row += [measured(name, method["measures"].get(name), footnotes) for method in methods]
+        row += [measured(name, method.measures.get(name), footnotes) for method in methods]
         if published:
             row.append(number(name, published[name]) if name in published else "")
-            row.append(from_published(name, main_method(report)["measures"].get(name), published.get(name)))
+            row.append(from_published(name, report.main.measures.get(name), published.get(name)))
         rows.append(row)
     notes = footnotes.lines() + _reading_notes(report)
-    if report.get("trained_on"):
-        notes.append(f"Not zero-shot: {main_method(report)['title']} was trained on {report['trained_on']}.")
+    if report.trained_on:
+        notes.append(f"Not zero-shot: {report.main.title} was trained on {report.trained_on}.")
     if published:
         notes.append(published_note([report]))
-    lead = sum(name in report["primary"] for name in names)
+    lead = sum(name in report.primary for name in names)
     return Table(header, rows, notes, lead)
 
 
@@ -144,9 +137,9 @@ def published_note(reports: Sequence[Report]) -> str:
     reasons = [
         reason
         for reason, holds in (
-            ("only a part of the set was run", any(not report["complete"] for report in reports)),
-            ("the protocol is not the paper's", any(report["protocol"]["name"] != "paper" for report in reports)),
-            ("this model was trained on images of the kind", any(report.get("trained_on") for report in reports)),
+            ("only a part of the set was run", any(not report.complete for report in reports)),
+            ("the protocol is not the paper's", any(report.protocol.name != "paper" for report in reports)),
+            ("this model was trained on images of the kind", any(report.trained_on for report in reports)),
         )
         if holds
     ]
@@ -155,26 +148,26 @@ def published_note(reports: Sequence[Report]) -> str:
 
 def comparison_table(report: Report) -> Table | None:
     """The paired test against another report on the same samples, if there was one."""
-    comparison = report.get("comparison")
-    if not comparison:
+    comparison = report.comparison
+    if comparison is None:
         return None
     rows = []
-    for name in (name for name in measure_names(report) if name in comparison["measures"]):
-        entry = comparison["measures"][name]
-        cells = [difference(name, entry["difference"]) + interval(name, entry), p_value(entry["p"])]
-        rows.append([measure_title(name, report), *cells])
-    title = main_method(report)["title"]
+    for name in (name for name in measure_names(report) if name in comparison.measures):
+        found = comparison.measures[name]
+        p = "" if found.p is None else p_value(found.p)
+        rows.append([measure_title(name, report), difference(name, found.value) + interval(name, found), p])
+    title = report.main.title
     note = f"Paired bootstrap on the same cases; above 0, {title} has the higher value."
-    return Table(["measure", f"{title} minus {comparison['with']}", "p"], rows, [note])
+    return Table(["measure", f"{title} minus {comparison.title}", "p"], rows, [note])
 
 
 def category_table(report: Report) -> Table | None:
     """Primary measures of the first method in each class of the set, if it has several."""
-    categories = main_method(report).get("by_category") or {}
+    categories = report.main.by_category
     if len(categories) < 2:
         return None
     footnotes = Footnotes()
-    names = [name for name in report["primary"] if any(name in measures for measures in categories.values())]
+    names = [name for name in report.primary if any(name in measures for measures in categories.values())]
     rows = [
         [category, *(measured(name, measures.get(name), footnotes) for name in names)]
         for category, measures in categories.items()
@@ -184,18 +177,18 @@ def category_table(report: Report) -> Table | None:
 
 def failed_table(report: Report) -> Table | None:
     """The cases that could not be measured."""
-    if not report["failed"]:
+    if not report.failed:
         return None
-    return Table(["case", "error"], [[item["name"], item["error"]] for item in report["failed"]], plain=2)
+    return Table(["case", "error"], [[failure.name, failure.error] for failure in report.failed], plain=2)
 
 
 def report_markdown(report: Report) -> str:
     """-> ``table.md``: protocol, samples, all tables."""
-    part = "" if report["complete"] else f"\n\n**A part of the set:** {markdown_text(report['note'])}."
+    part = "" if report.complete else f"\n\n**A part of the set:** {markdown_text(report.note)}."
     parts = [
-        f"# {markdown_text(report['title'])}{part}",
-        f"{counts(report)}. List of cases, sha256: `{markdown_text(report['samples']['sha256'])}`.",
-        f"Protocol `{markdown_text(report['protocol']['id'])}`: {markdown_text(report['protocol']['text'])}",
+        f"# {markdown_text(report.title)}{part}",
+        f"{counts(report)}. List of cases, sha256: `{markdown_text(report.samples.sha256)}`.",
+        f"Protocol `{markdown_text(report.protocol.id)}`: {markdown_text(report.protocol.text)}",
         measures_table(report).markdown(),
     ]
     for heading, table in (
@@ -210,8 +203,8 @@ def report_markdown(report: Report) -> str:
 
 def _reading_notes(report: Report) -> list[str]:
     """How to read a cell."""
-    bootstrap, seeds = report["bootstrap"], len(main_method(report)["seeds"])
+    bootstrap, seeds = report.bootstrap, len(report.main.seeds)
     note = "In hundredths, thresholds and measures with a unit apart."
-    if bootstrap["repeats"]:
-        note += f" In brackets: 95 % interval of {bootstrap['repeats']} bootstrap resamples by {bootstrap['unit']}."
+    if bootstrap.repeats:
+        note += f" In brackets: 95 % interval of {bootstrap.repeats} bootstrap resamples by {bootstrap.unit}."
     return [note, f"Mean ± standard deviation of {seeds} prompt seeds."] if seeds > 1 else [note]

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.outputs.report.cases import CaseView, draw_sheet, show_cases
+from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.curves import PLOTS, draw_curves
 from anomalyclip_monai.outputs.report.page import report_page
 from anomalyclip_monai.outputs.report.tables import report_markdown
 
 
-def write_report(report: Mapping[str, Any], folder: Path, cases: Callable[[str], CaseView] | None = None) -> list[Path]:
+def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] | None = None) -> list[Path]:
     """Write ``report.json``, ``table.md``, ``curves_*.png``, ``cases.png``, ``report.html``, each whole or not at all.
 
     Curves need matplotlib; without it they are left out with a warning. Pictures of an earlier report that this one
     does not have are removed.
 
     Args:
-        report: content of ``report.json``, schema ``anomalyclip-report/1``; JSON types only, no NaN.
+        report: what they say.
         folder: made if it is not there.
         cases: gives the view of a sample by its name, asked for the few that are shown; None leaves out ``cases.png``.
 
@@ -32,7 +32,7 @@ def write_report(report: Mapping[str, Any], folder: Path, cases: Callable[[str],
         OutputError: a file cannot be written (``E_WRITE``).
         ValueError: a number is NaN or infinite; an undefined measure has a reason instead.
     """
-    text = json.dumps(report, indent=1, allow_nan=False)
+    text = json.dumps(report.to_json(), indent=1, allow_nan=False)
     written = [
         write_text(folder / "report.json", text + "\n"),
         write_text(folder / "table.md", report_markdown(report)),
@@ -45,7 +45,7 @@ def write_report(report: Mapping[str, Any], folder: Path, cases: Callable[[str],
             with whole_file(path) as temporary:
                 temporary.write_bytes(curves[kind])
             written.append(path)
-    shown = show_cases(report["samples"]["list"], cases) if cases is not None else []
+    shown = show_cases(report.samples.samples, cases) if cases is not None else []
     path = folder / "cases.png"
     path.unlink(missing_ok=True)
     if shown:

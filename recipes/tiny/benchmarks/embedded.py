@@ -338,13 +338,13 @@ def evaluate(part: Part, choice: ModelChoice, out: Path, options: Mapping[str, A
     given = {"dataset_name": part.dataset, "dataset_dir": str(part.path), "output_dir": str(out), **options}
     evaluator = bundle_evaluator(choice, given)
     if (finished := evaluator.evaluation.finished()) is not None:
-        return finished, 0.0
+        return finished.to_json(), 0.0
     try:
         evaluator.run()
     except CaseError as error:
         if error.code != "E_CASES":  # the others are measured, and the table says what failed
             raise
-    return evaluator.report, time.monotonic() - started
+    return evaluator.report.to_json(), time.monotonic() - started
 
 
 def measure_all(

@@ -4,30 +4,62 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
 import torch
 from ignite import distributed as idist
-from ignite.engine import Events
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
 from anomalyclip_monai.data.benchmarks import Sample
+from anomalyclip_monai.engines.case_evaluator import CaseEvaluator
 from anomalyclip_monai.engines.evaluation.evaluation import ROWS_FILE, Evaluation
 from anomalyclip_monai.engines.evaluation.measured import SetMetric
 from anomalyclip_monai.engines.evaluation.methods import Pass
 from anomalyclip_monai.engines.evaluation.report import build_report, case_view
-from anomalyclip_monai.engines.evaluator import CaseEvaluator
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.metrics.weighted import Rows
-from anomalyclip_monai.outputs.report import CaseView, write_report
+from anomalyclip_monai.outputs.report import CaseView, Report, write_report
 from anomalyclip_monai.transforms.post import Threshold
 
 logger = logging.getLogger(__name__)
+
+
+class _Metrics:
+    """The ignite metrics of the present epoch, which differ from epoch to epoch.
+
+    As the first of all handlers, so that those of a bundle, such as MONAI's loggers, find what was measured.
+
+    Attributes:
+        present: name -> metric.
+    """
+
+    def __init__(self) -> None:
+        self.present: dict[str, Metric] = {}
+
+    def attach(self, engine: Engine) -> None:
+        """Run the metrics where ignite would."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._complete)
+
+    def _start(self, engine: Engine) -> None:
+        for metric in self.present.values():
+            metric.started(engine)
+
+    def _update(self, engine: Engine) -> None:
+        for metric in self.present.values():
+            metric.iteration_completed(engine)
+
+    def _complete(self, engine: Engine) -> None:
+        for name, metric in self.present.items():
+            metric.completed(engine, name)
 
 
 class SetEvaluator(CaseEvaluator):
@@ -42,16 +74,25 @@ class SetEvaluator(CaseEvaluator):
 
     Args:
         evaluation: what is evaluated.
+        additional_metrics: name -> MONAI's handler of a metric (:mod:`anomalyclip_monai.engines.evaluation.handlers`)
+            on the samples of the first network; for ``state.metrics`` and what reads it, not for the report. Left out
+            where several processes run, of which the first measures alone while such a metric waits for all.
 
     Attributes:
-        report: content of ``report.json`` after a run.
         failed: sample -> error, of all epochs.
     """
 
-    def __init__(self, *, evaluation: Evaluation, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, *, evaluation: Evaluation, additional_metrics: Mapping[str, Metric] | None = None, **kwargs: Any
+    ) -> None:
+        self._metrics = _Metrics()
+        super().__init__(**{**kwargs, "val_handlers": [self._metrics, *(kwargs.get("val_handlers") or ())]})
         self.evaluation = evaluation
-        self.report: dict[str, Any] = {}
+        self._additional = dict(additional_metrics or {}) if idist.get_world_size() == 1 else {}
+        for name, metric in self._additional.items():  # MONAI's are told here where their details go
+            metric.attach(self, name)
+            metric.detach(self)
+        self._report: Report | None = None
         self.failed: dict[str, AnomalyCLIPError] = {}
         evaluation.options["precision"] = _precision(kwargs["network"])
         self._work = evaluation.work()
@@ -65,6 +106,17 @@ class SetEvaluator(CaseEvaluator):
         self.inferer = self._remembering(kwargs["inferer"])
         # After the handlers of the bundle, which load its own prompts at every start.
         self.add_event_handler(Events.STARTED, self._take_network)
+
+    @property
+    def report(self) -> Report:
+        """The report of the last run.
+
+        Raises:
+            RuntimeError: there was none in this process, which is then not the first of several.
+        """
+        if self._report is None:
+            raise RuntimeError("nothing was measured in this process")
+        return self._report
 
     def run(self, global_epoch: int = 1) -> None:
         """Measure all samples and write the report.
@@ -82,7 +134,7 @@ class SetEvaluator(CaseEvaluator):
             self._fill()
         if idist.get_rank() == 0:
             metrics = self._measure()
-            self.report, rows = build_report(
+            self._report, rows = build_report(
                 self.evaluation,
                 metrics,
                 failed=list(self.failed.items()),
@@ -93,7 +145,7 @@ class SetEvaluator(CaseEvaluator):
                 device=str(self.state.device),
                 seconds=time.monotonic() - started,
             )
-            self._write(rows)
+            self._write(self._report, rows)
             self._work.remove()
         idist.barrier()
         self.failures = list(self.failed.items())
@@ -108,11 +160,10 @@ class SetEvaluator(CaseEvaluator):
                 first = run == self.evaluation.passes[0]
                 names = [run.method, *(self.evaluation.trivial() if first else ())]
                 attached = {name: self.evaluation.metric(name) for name in names}
-                for name, metric in attached.items():
-                    metric.attach(self, name)
+                # Of measures that both know by one name, those of the report, which come last, stay in the state.
+                self._metrics.present = {**(self._additional if first else {}), **attached}
                 self._epoch(run)
-                for metric in attached.values():
-                    metric.detach(self)
+                self._metrics.present = {}
                 metrics |= {run if name == run.method else name: metric for name, metric in attached.items()}
                 before = dict(self.failed) if first else before
             if before == self.failed:
@@ -166,11 +217,11 @@ class SetEvaluator(CaseEvaluator):
 
         return infer
 
-    def _write(self, rows: dict[str, Rows]) -> None:
+    def _write(self, report: Report, rows: dict[str, Rows]) -> None:
         folder = self.evaluation.folder
         with whole_file(folder / ROWS_FILE) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **cast(dict[str, Any], rows))
-        write_report(self.report, folder, self._view)
+        write_report(report, folder, self._view)
 
     def _view(self, name: str) -> CaseView:
         """A sample as the first pass saw it."""
