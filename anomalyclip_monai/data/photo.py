@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from anomalyclip_monai.data.volume import Source, Volume
 from anomalyclip_monai.exceptions import CaseError
@@ -38,6 +38,10 @@ FULL_SCALES = (255, 1023, 4095, 16383, 65535)
 """White in files that may hold 16 bits: of 8, 10, 12, 14 and all 16 of them."""
 
 ROTATED = "the rotation in the EXIF data was carried out"
+
+# Pillow reads these in little-endian order only; here as there, their 0 is turned from white to black afterwards.
+for _bits, _kind, _mode in ((16, 1, ("I;16B", "I;16B")), (32, 3, ("F", "F;32BF"))):
+    TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (_kind,), 1, (_bits,), ()), _mode)
 
 _ORIENTATION, _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _PLANAR = 274, 258, 262, 281, 284
 _WHITE_IS_ZERO, _SEPARATE_PLANES = 0, 2
@@ -169,10 +173,10 @@ class _Depth(NamedTuple):
         """A page that was not decoded yet."""
         tags: Any = getattr(page, "tag_v2", {})
         raw = _raw_mode(page.tile[0]) if page.tile and page.mode in ("RGB", "RGBA") else ""
-        if raw and page.format == "TIFF" and max(tags.get(_BITS, (8,))) > 8:
-            if tags.get(_PLANAR) == _SEPARATE_PLANES:  # Pillow takes the bytes of a plane for pixels
-                what = "colours of 16 bits in separate planes are not supported"
-                raise CaseError("E_PIXELS", what, path, "save it with interleaved channels")
+        if raw and max(tags.get(_BITS, (8,))) > 8 and tags.get(_PLANAR) == _SEPARATE_PLANES:
+            # Pillow takes the bytes of a plane for pixels.
+            what = "colours of 16 bits in separate planes are not supported"
+            raise CaseError("E_PIXELS", what, path, "save it with interleaved channels")
         colours = raw if raw[-4:-1] == ";16" else ""
         plain = page.mode[0] in "IF"
         white_is_zero = plain and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO

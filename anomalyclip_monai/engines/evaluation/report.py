@@ -24,6 +24,9 @@ from anomalyclip_monai.transforms.post import Threshold
 from anomalyclip_monai.types import Record
 
 _VERSIONED = ("anomalyclip-monai", "monai", "torch", "open_clip_torch", "numpy")
+MOST_NOTES = 8
+"""Different notes of readers that a report repeats."""
+
 FEW_GROUPS = 10
 """With fewer groups a percentile interval covers much less than it says."""
 
@@ -36,6 +39,7 @@ def build_report(
     metrics: Mapping[Pass | str, SetMetric],
     *,
     failed: Sequence[tuple[str, AnomalyCLIPError]],
+    notes: Sequence[str],
     seconds_of: Mapping[str, float],
     planes_of: Mapping[str, int],
     thresholds_of: Mapping[str, Threshold],
@@ -48,7 +52,8 @@ def build_report(
     Args:
         evaluation: what was asked for.
         metrics: the metric of each pass, and of each trivial baseline under its name, after their epoch.
-        failed: samples that could not be measured.
+        failed: samples that could not be measured, or whose pixels could not.
+        notes: what reading them changed, see :func:`grouped_notes`.
         seconds_of: sample -> seconds in the network.
         planes_of: sample -> number of axes along which slices were taken.
         thresholds_of: sample -> the threshold of its mask.
@@ -87,6 +92,7 @@ def build_report(
     groups = len({(sample["category"], sample["group"]) for sample in samples})
     if evaluation.bootstrap and 1 < groups < FEW_GROUPS:
         warnings.append(f"intervals rest on {groups} groups (patients, sequences) only and are too narrow")
+    warnings += notes
     comparison = _comparison(evaluation, methods, rows, samples, warnings)
     report = {
         "schema": SCHEMA,
@@ -125,6 +131,22 @@ def build_report(
         "warnings": warnings,
     }
     return report, rows
+
+
+def grouped_notes(notes_of: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sample -> its notes; -> each note once with the samples that have it, at most :data:`MOST_NOTES` of them."""
+    names: dict[str, list[str]] = {}
+    for name, notes in notes_of.items():
+        for note in dict.fromkeys(notes):
+            names.setdefault(note, []).append(name)
+    ordered = sorted(names.items(), key=lambda found: -len(found[1]))
+    lines = [
+        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
+        for note, found in ordered[:MOST_NOTES]
+    ]
+    if rest := ordered[MOST_NOTES:]:
+        lines.append(f"{len(rest)} more notes of this kind, the first of {rest[0][1][0]}: {rest[0][0]}")
+    return lines
 
 
 def threshold_text(thresholds: Mapping[int, Threshold]) -> str:
