@@ -39,9 +39,8 @@ FULL_SCALES = (255, 1023, 4095, 16383, 65535)
 
 ROTATED = "the rotation in the EXIF data was carried out"
 
-# Pillow reads these in little-endian order only; here as there, their 0 is turned from white to black afterwards.
-for _bits, _kind, _mode in ((16, 1, ("I;16B", "I;16B")), (32, 3, ("F", "F;32BF"))):
-    TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (_kind,), 1, (_bits,), ()), _mode)
+# 16 bits with 0 as white, which Pillow knows in little-endian order only; in both 0 is still to be made black.
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 _ORIENTATION, _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _PLANAR = 274, 258, 262, 281, 284
 _WHITE_IS_ZERO, _SEPARATE_PLANES = 0, 2
@@ -217,6 +216,8 @@ def _filled(image: Image.Image, path: Path, *, stored: bool) -> tuple[FloatArray
         is_rotated |= _orientation(image) != 1
         with contextlib.ExitStack() as stack:
             low = _low_bytes(stack, path, page, depths[-1].colours) if depths[-1].colours else None
+            if image.format == "TIFF":
+                _in_native_order(image)
             image.load()
             turn = _orientation(image)  # what Pillow did not carry out itself
             width, height = (image.height, image.width) if turn > 4 else image.size
@@ -305,6 +306,13 @@ def _deep_colours(high: Image.Image, low: Image.Image, colours: str) -> NDArray[
     if colours.startswith("LA"):
         return np.stack([lower[..., 0] * 256 + lower[..., 1], lower[..., 2]], axis=-1)
     return np.concatenate([upper[..., :3] * 256 + lower[..., :3], upper[..., 3:]], axis=-1)
+
+
+def _in_native_order(page: Image.Image) -> None:
+    """Tell Pillow that libtiff has put the bytes of a big-endian file in order; it turns wide numbers once more."""
+    tile = page.tile[0]
+    if tile[0] == "libtiff" and (raw := _raw_mode(tile)).endswith((";16BS", ";32BS", ";32BF")):
+        page.tile = [_with_raw_mode(tile, raw.replace("B", "N"))]
 
 
 def _raw_mode(tile: Any) -> str:
