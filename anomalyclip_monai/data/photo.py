@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from anomalyclip_monai.data.volume import Source, Volume
 from anomalyclip_monai.exceptions import CaseError
@@ -146,7 +146,7 @@ def _one_error(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """The file, not decoded yet; not by its name, since Pillow maps such a TIFF into memory without its rotation."""
     with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
         yield image
@@ -168,7 +168,7 @@ class _Depth(NamedTuple):
     colours: str
 
     @classmethod
-    def of(cls, page: Image.Image, path: Path) -> _Depth:
+    def of(cls, page: ImageFile.ImageFile, path: Path) -> _Depth:
         """A page that was not decoded yet."""
         tags: Any = getattr(page, "tag_v2", {})
         raw = _raw_mode(page.tile[0]) if page.tile and page.mode in ("RGB", "RGBA") else ""
@@ -195,7 +195,7 @@ class _Depth(NamedTuple):
         return next((scale for scale in FULL_SCALES if largest <= scale), FULL_SCALES[-1])
 
 
-def _filled(image: Image.Image, path: Path, *, stored: bool) -> tuple[FloatArray, list[_Depth], list[str]]:
+def _filled(image: ImageFile.ImageFile, path: Path, *, stored: bool) -> tuple[FloatArray, list[_Depth], list[str]]:
     """All pages of a file just opened -> (C, X, Y, Z) float32, how each holds its values, and a note on rotation.
 
     Args:
@@ -286,7 +286,7 @@ def _with_opacity(band: NDArray[Any], mode: str, transparent: Any) -> NDArray[An
     return np.concatenate([band, alpha.astype(band.dtype)], axis=-1)
 
 
-def _low_bytes(stack: contextlib.ExitStack, path: Path, page: int, colours: str) -> Image.Image:
+def _low_bytes(stack: contextlib.ExitStack, path: Path, page: int, colours: str) -> ImageFile.ImageFile:
     """The page decoded with its bytes swapped, so that Pillow keeps the lower half of 16-bit colours.
 
     Grey with alpha, for which it has no such mode, is decoded byte by byte into four channels.
@@ -308,7 +308,7 @@ def _deep_colours(high: Image.Image, low: Image.Image, colours: str) -> NDArray[
     return np.concatenate([upper[..., :3] * 256 + lower[..., :3], upper[..., 3:]], axis=-1)
 
 
-def _in_native_order(page: Image.Image) -> None:
+def _in_native_order(page: ImageFile.ImageFile) -> None:
     """Tell Pillow that libtiff has put the bytes of a big-endian file in order; it turns wide numbers once more."""
     tile = page.tile[0]
     if tile[0] == "libtiff" and (raw := _raw_mode(tile)).endswith((";16BS", ";32BS", ";32BF")):
@@ -351,7 +351,7 @@ def _turned(shown: NDArray[Any], turn: int) -> NDArray[Any]:
     return shown
 
 
-def _said_scale(image: Image.Image, path: Path) -> int | None:
+def _said_scale(image: ImageFile.ImageFile, path: Path) -> int | None:
     """What a file just opened says to be the largest value that its bits can hold; None where it says nothing."""
     if image.format in ("JPEG2000", "PPM"):
         return FULL_SCALES[-1]  # Pillow stretches what it reads

@@ -316,8 +316,8 @@ def _photo(
     lesion = np.zeros(image.shape[:2], dtype=bool)
     for mask in masks:
         # Two masks of BUSI lost their aspect ratio when the set was made smaller.
-        picture = Image.open(mask, formats=FORMATS).convert("L")
-        marked = np.asarray(picture.resize(image.shape[1::-1], Image.Resampling.NEAREST))
+        drawn = Image.open(mask, formats=FORMATS).convert("L")
+        marked = np.asarray(drawn.resize(image.shape[1::-1], Image.Resampling.NEAREST))
         # JPEG masks have ripples about their edges; the colours of the others are all above zero.
         lesion |= marked > (127 if mask.suffix.startswith(".jp") else 0)
     tissue = tissue_of(image if image.ndim == 2 else image.max(axis=2))

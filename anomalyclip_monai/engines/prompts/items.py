@@ -243,8 +243,8 @@ def _read(sample: Sample, preprocessing: Preprocessing, axis: str | int) -> tupl
     notes = list(record.get("notes", ()))
     if not unmasked:
         truth = read_truth(sample, shape, affine)
-        if (error := empty_mask(sample, truth)) is not None:
-            raise error
+        if (empty := empty_mask(sample, truth)) is not None:
+            raise empty
         mask = truth.lesion
         notes += truth.notes
     for note in notes:
