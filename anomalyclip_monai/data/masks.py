@@ -113,8 +113,8 @@ def meaning_of(mask: StoredMask, rule: MaskRule = "auto", *, of: str = "lesion")
     NaN, infinity and what is transparent are outside. At most 32 different whole numbers that were not compressed as a
     photo are labels: all above 0 are inside, and 255 is ignored where all others are below 64 (0 and 255 alone are a
     plain mask). Else the mask is soft: inside is what lies above a half, of 1 if nothing exceeds it (but for the
-    overshoot of splines), of 255 if nothing exceeds that, else of the largest value. Where 0 and one fraction are all
-    there is, as after a header scaled a mask, the fraction is inside.
+    overshoot of splines), of 255 if nothing exceeds that, else of the largest value. Where 0 and one other value are
+    all there is, as after a header scaled a mask, that value is inside.
 
     Args:
         mask: its values.
@@ -145,7 +145,8 @@ def meaning_of(mask: StoredMask, rule: MaskRule = "auto", *, of: str = "lesion")
     else:
         level = _half(marked, has_zero=has_zero, whole=labels is not None, lossy=mask.lossy)
         inside = known & (values > level)
-        if level != IGNORED / 2 and labels != (1,):
+        faint = bool(marked.size) and not mask.lossy and not inside.any()
+        if faint or (level != IGNORED / 2 and labels != (1,)):
             low, high = min(marked.min(), 0) if has_zero else marked.min(), marked.max()
             note = f"mask values from {low:.4g} to {high:.4g}: above {level:.4g} taken as {of}"
     notes = [*mask.notes, note, f"all of the mask is {of}" if inside.all() else ""]
@@ -226,9 +227,10 @@ def _half(marked: NDArray[Any], *, has_zero: bool, whole: bool, lossy: bool) -> 
     largest = float(marked.max(initial=0))
     if lossy or not marked.size:
         return IGNORED / 2
+    if has_zero and float(marked.min()) == largest:
+        return largest / 2
     if largest < UNIT_BELOW:
-        alone = not whole and has_zero and float(marked.min()) == largest > 0
-        return largest / 2 if alone else 0.5
+        return 0.5
     if not whole and largest <= IGNORED / 2:
         raise ValueError(f"the mask's values are fractions up to {largest:.4g}, neither labels nor a soft mask")
     return IGNORED / 2 if largest <= IGNORED else largest / 2

@@ -38,6 +38,7 @@ FULL_SCALES = (255, 1023, 4095, 16383, 65535)
 """White in files that may hold 16 bits: of 8, 10, 12, 14 and all 16 of them."""
 
 ROTATED = "the rotation in the EXIF data was carried out"
+COLOURED = "of the colours in the mask the largest channel was taken"
 
 # 16 bits with 0 as white, which Pillow knows in little-endian order only; in both 0 is still to be made black.
 TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
@@ -105,13 +106,11 @@ def read_picture(path: PathLike) -> StoredPicture:
     with _one_error(path), _opened(path) as image:
         lossy = image.format in ("JPEG", "MPO") or image.info.get("compression") in _LOSSY_TIFF or _is_lossy_webp(path)
         planes, depths, notes = _filled(image, path, stored=True)
-    colours, alpha = planes[:-1], planes[-1].astype(np.uint8)
+    values, alpha = planes[0], planes[1].astype(np.uint8)
     for page, depth in enumerate(depths):
         if depth.white_is_zero:
-            colours[..., page] = depth.white(float(np.nanmax(colours[..., page]))) - colours[..., page]
-    if len(colours) > 1 and (colours != colours[:1]).any():
-        notes.append("of the colours in the mask the largest channel was taken")
-    return StoredPicture(colours.max(axis=0), None if (alpha == 255).all() else alpha, lossy, tuple(notes))
+            values[..., page] = depth.white(float(np.nanmax(values[..., page]))) - values[..., page]
+    return StoredPicture(values, None if (alpha == 255).all() else alpha, lossy, tuple(notes))
 
 
 def orientation(path: PathLike) -> int:
@@ -196,21 +195,21 @@ class _Depth(NamedTuple):
 
 
 def _filled(image: ImageFile.ImageFile, path: Path, *, stored: bool) -> tuple[FloatArray, list[_Depth], list[str]]:
-    """All pages of a file just opened -> (C, X, Y, Z) float32, how each holds its values, and a note on rotation.
+    """All pages of a file just opened -> (C, X, Y, Z) float32, how each holds its values, and notes.
 
     Args:
         image: the file.
         path: of the file.
-        stored: values as they are stored and a last channel with the opacity, rather than what is seen.
+        stored: values as they are stored, of colours the largest channel, and the opacity, rather than what is seen.
     """
     # A phone's MPO file is one picture, with a thumbnail or a depth map behind it.
     pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     data: FloatArray | None = None
-    depths, is_rotated = [], False
+    depths, is_rotated, is_coloured = [], False, False
     for page in range(pages):
         if page:
             image.seek(page)
-        if image.width * image.height * (len(image.getbands()) + stored) * pages > MAX_VALUES:
+        if image.width * image.height * (2 if stored else len(image.getbands())) * pages > MAX_VALUES:
             raise Image.DecompressionBombError
         depths.append(_Depth.of(image, path))  # before the EXIF data: Pillow may decode the file to find them
         is_rotated |= _orientation(image) != 1
@@ -234,13 +233,16 @@ def _filled(image: ImageFile.ImageFile, path: Path, *, stored: bool) -> tuple[Fl
                     band = np.atleast_3d(np.asarray(part))
                 if stored:
                     band = _with_opacity(band, part.mode, image.info.get("transparency"))
+                    is_coloured |= bool((band[..., 1:-1] != band[..., :1]).any())
+                    band = np.stack([band[..., :-1].max(axis=-1), band[..., -1]], axis=-1)
                 if data is None:
                     data = np.empty((band.shape[-1], width, height, pages), np.float32)
                 if data.shape[:3] != (band.shape[-1], width, height):
                     raise CaseError("E_MATRIX", "its pages have different sizes", path, "save them as single files")
                 _turned(data[..., page], turn)[:, :, top:bottom] = band.transpose(2, 1, 0)
     assert data is not None  # a file has a page, and a page a row
-    return data, depths, [ROTATED] if is_rotated else []
+    notes = {ROTATED: is_rotated, COLOURED: is_coloured}
+    return data, depths, [note for note, applies in notes.items() if applies]
 
 
 def _plain(part: Image.Image, stored: bool, *, animated: bool = False) -> Image.Image:

@@ -73,7 +73,9 @@ def test_more_than_32_values_are_soft() -> None:
     soft = meaning_of(_mask(*RAMP))
     assert soft.inside.sum() == sum(value > 127 for value in RAMP)
     assert soft.notes == ()
-    assert not meaning_of(_mask(*range(33))).inside.any()  # of 255
+    faint = meaning_of(_mask(*range(33)))
+    assert not faint.inside.any()  # of 255
+    assert faint.notes == ("mask values from 0 to 32: above 127.5 taken as lesion",)
 
 
 def test_a_photo_compressed_as_jpeg_is_soft_of_255() -> None:
@@ -83,7 +85,7 @@ def test_a_photo_compressed_as_jpeg_is_soft_of_255() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "inside"), [((0, 127, 128, 255), "0011"), ((0, 1, 0), "010"), ((0, 300, 65535), "001")]
+    ("values", "inside"), [((0, 127, 128, 255), "0011"), ((0, 1, 0), "010"), ((0, 300, 65535), "001"), ((0, 15), "01")]
 )
 def test_rule_of_sets_whose_masks_are_0_and_255(values: tuple[float, ...], inside: str) -> None:
     assert _row(meaning_of(_mask(*values), "half").inside) == inside
