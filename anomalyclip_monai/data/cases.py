@@ -43,12 +43,13 @@ class Case:
     series: dicom_series.Series | None = None
     error: AnomalyCLIPError | None = None
 
-    def read(self, volume: int | None = None, per_slice: bool = False) -> Volume:
+    def read(self, volume: int | None = None, per_slice: bool = False, keep_nan: bool = False) -> Volume:
         """Read the volume.
 
         Args:
             volume: which volume of a 4D file or series, counted from 0.
             per_slice: read a DICOM series whose slices lie on no grid one by one.
+            keep_nan: leave NaN and infinity as they are; for masks, where they mean nothing else than outside.
 
         Raises:
             CaseError: it cannot be read.
@@ -60,9 +61,9 @@ class Case:
         if is_photo(self.path):
             return read_photo(self.path)
         if is_nifti(self.path):
-            return read_nifti(self.path, volume)
+            return read_nifti(self.path, volume, keep_nan)
         if is_itk(self.path):
-            return read_itk(self.path, volume)
+            return read_itk(self.path, volume, keep_nan)
         raise CaseError("E_NOT_IMAGE", "not an image that can be read", self.path, "give NIfTI, DICOM, PNG or JPEG")
 
 

@@ -38,6 +38,12 @@ def voxel_volume(affine: Affine) -> float:
     return float(abs(np.linalg.det(affine[:3, :3])))
 
 
+def corner_distance(first: Affine, second: Affine, shape: Sequence[int]) -> float:
+    """The largest distance in mm between the same corner voxel's centre on two grids of one shape (X, Y, Z)."""
+    corners = np.stack(np.meshgrid(*((0, count - 1) for count in shape), (1,), indexing="ij"), -1).reshape(-1, 4)
+    return float(np.linalg.norm(((first - second) @ corners.T)[:3], axis=0).max())
+
+
 def is_sheared(affine: Affine, tolerance: float = 1e-4) -> bool:
     """Whether two array axes are not orthogonal, as after gantry tilt."""
     directions = affine[:3, :3] / spacing(affine)

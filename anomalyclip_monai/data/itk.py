@@ -48,12 +48,13 @@ def is_itk(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_itk(path: PathLike, volume: int | None = None) -> Volume:
+def read_itk(path: PathLike, volume: int | None = None, keep_nan: bool = False) -> Volume:
     """Read one volume, (1, X, Y, Z) float32.
 
     Args:
         path: a ``.nrrd``, ``.mha`` or ``.mhd`` file.
         volume: which volume of a 4D file, or which component of a vector, counted from 0.
+        keep_nan: leave NaN and infinity as they are, for masks.
 
     Raises:
         CaseError: ``E_EXTRA`` if ITK is not installed; ``E_ITK``, ``E_TRUNCATED``, ``E_GEOMETRY``, ``E_4D``,
@@ -69,7 +70,7 @@ def read_itk(path: PathLike, volume: int | None = None) -> Volume:
             warnings.simplefilter("ignore")
             itk.ImageIOFactory  # noqa: B018 # loads ITK
             _keep_swig_types()
-            return _read(path, volume)
+            return _read(path, volume, keep_nan)
     except CaseError:
         raise
     except Exception as error:  # ITK raises RuntimeError with lines of its own source
@@ -93,7 +94,7 @@ def _format(path: Path) -> str:
     return "NRRD" if path.suffix.lower() == ".nrrd" else "MetaImage"
 
 
-def _read(path: Path, volume: int | None) -> Volume:
+def _read(path: Path, volume: int | None, keep_nan: bool) -> Volume:
     with path.open("rb") as file:
         header = _Header(file.read(_HEADER_BYTES), path)
     info = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
@@ -124,7 +125,8 @@ def _read(path: Path, volume: int | None) -> Volume:
     data = np.array(np.asarray(data).reshape(grid), dtype=np.float32, order="C")
     if "float" not in (kind := _component(info)) and "double" not in kind and np.abs(data).max() > MAX_EXACT:
         notes.append(ROUNDED)
-    notes += replace_non_finite(data, path)
+    if not keep_nan:
+        notes += replace_non_finite(data, path)
     return Volume(data[np.newaxis], checked_affine(affine, path), Source("nifti", path, warnings=tuple(notes)))
 
 

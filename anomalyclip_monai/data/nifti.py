@@ -49,12 +49,13 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def read_nifti(path: PathLike, volume: int | None = None) -> Volume:
+def read_nifti(path: PathLike, volume: int | None = None, keep_nan: bool = False) -> Volume:
     """Read one volume, (1, X, Y, Z) float32.
 
     Args:
         path: a ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz`` file.
         volume: which volume of a 4D file, counted from 0.
+        keep_nan: leave NaN and infinity as they are, for masks.
 
     Raises:
         CaseError: ``E_NIFTI``, ``E_TRUNCATED``, ``E_GEOMETRY``, ``E_4D``, ``E_COLOUR``, ``E_PIXELS``, ``E_TOO_LARGE``.
@@ -62,7 +63,7 @@ def read_nifti(path: PathLike, volume: int | None = None) -> Volume:
     path = Path(path)
     with _one_error(path), _opened(path) as stream:
         image = _parse(stream, path)
-        result = volume_from_nibabel(image, path, volume)
+        result = volume_from_nibabel(image, path, volume, keep_nan)
         if isinstance(image, nib.MGHImage) and not _places_patient(stream):
             result = replace(result, source=replace(result.source, warnings=(NO_ORIENTATION, *result.source.warnings)))
         _read_to_end(stream)
@@ -254,7 +255,9 @@ def _check_voxel_size(header: Any, path: Path) -> None:
         raise CaseError("E_GEOMETRY", what, path, "repair the header")
 
 
-def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None = None) -> Volume:
+def volume_from_nibabel(
+    image: Any, path: Path | None = None, volume: int | None = None, keep_nan: bool = False
+) -> Volume:
     """A nibabel image in memory or on disk -> :class:`Volume`; see :func:`read_nifti` for the errors."""
     shape = _check_image(image, path, volume)
     affine, notes = _affine(image, path)
@@ -269,7 +272,8 @@ def volume_from_nibabel(image: Any, path: Path | None = None, volume: int | None
             data[:, :, k] = plane
     if rounded:
         notes.append(ROUNDED)
-    notes += replace_non_finite(data, path)
+    if not keep_nan:
+        notes += replace_non_finite(data, path)
     source = Source("nifti" if path else "memory", path, warnings=tuple(notes))
     return Volume(data[np.newaxis], affine, source)
 

@@ -60,17 +60,25 @@ class FROC:
         self._found = np.zeros(self.thresholds.size, np.int64)
         self._false = np.zeros(self.thresholds.size, np.int64)
 
-    def update(self, heatmap: ArrayLike, mask: ArrayLike | None = None) -> None:
-        """(X, Y, Z) or (H, W): add one volume; without a mask it is a normal one."""
+    def update(self, heatmap: ArrayLike, mask: ArrayLike | None = None, counted: ArrayLike | None = None) -> None:
+        """(X, Y, Z) or (H, W): add one volume.
+
+        Args:
+            heatmap: higher means more abnormal.
+            mask: above 0 in lesions; without it the volume is a normal one.
+            counted: above 0 where voxels count at all; detections end at its border. None: everywhere.
+        """
         scores = np.asarray(heatmap)
         abnormal = np.zeros(scores.shape, bool) if mask is None else np.asarray(mask) > 0
         if abnormal.shape != scores.shape:
             raise ValueError(f"heatmap {scores.shape} and mask {abnormal.shape} must have one shape")
+        there = np.ones_like(abnormal) if counted is None else np.asarray(counted) > 0
+        abnormal = abnormal & there
         lesions: NDArray[Any] = label(abnormal, connectivity=abnormal.ndim)
         self.volumes += 1
         self.lesions += int(lesions.max(initial=0))
         for index, threshold in enumerate(self.thresholds.tolist()):
-            found, false = _detections(scores >= threshold, lesions, self.min_inside)
+            found, false = _detections((scores >= threshold) & there, lesions, self.min_inside)
             self._found[index] += found
             self._false[index] += false
 

@@ -46,12 +46,14 @@ class Sketch:
     regions: int
 
 
-def sketch(heatmap: ArrayLike, mask: ArrayLike, inside: ArrayLike) -> Sketch:
-    """(H, W) map, lesion mask and lit field -> its bins."""
+def sketch(heatmap: ArrayLike, mask: ArrayLike, inside: ArrayLike, counted: ArrayLike | None = None) -> Sketch:
+    """(H, W) map, lesion mask and lit field -> its bins, of the pixels above 0 in ``counted`` where it is given."""
     scores, abnormal, within = (np.asarray(given) for given in (heatmap, np.asarray(mask) > 0, np.asarray(inside) > 0))
+    there = np.ones_like(abnormal) if counted is None else np.asarray(counted) > 0
+    abnormal = abnormal & there
     weights, regions = region_weights(abnormal)
     parts = []
-    for is_abnormal, chosen in ((0, ~abnormal), (1, abnormal)):
+    for is_abnormal, chosen in ((0, ~abnormal & there), (1, abnormal)):
         values, order = scores[chosen], np.argsort(scores[chosen])[::-1]
         starts = _starts(values.size)
         ends = np.append(starts[1:], values.size)

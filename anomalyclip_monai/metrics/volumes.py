@@ -53,6 +53,7 @@ def measure_volume(
     threshold: float,
     voxel_volume: float | None,
     inside: ArrayLike | None = None,
+    counted: ArrayLike | None = None,
 ) -> VolumeMeasures:
     """(X, Y, Z) heatmap and mask -> all measures of the volume.
 
@@ -65,6 +66,8 @@ def measure_volume(
         voxel_volume: mm3; None where the volume has no physical size.
         inside: above 0 in the body (:func:`~anomalyclip_monai.metrics.baselines.inside_body`); None leaves the
             measures inside it undefined.
+        counted: above 0 where voxels count at all; None: everywhere. A slice without a lesion is left out of the
+            slice AUROC unless all of it counts.
 
     Raises:
         ValueError: shapes do not agree.
@@ -72,18 +75,20 @@ def measure_volume(
     scores, lesion = np.asarray(heatmap), np.asarray(mask) > 0
     if scores.shape != lesion.shape:
         raise ValueError(f"heatmap {scores.shape} and mask {lesion.shape} must have one shape")
-    whole = _voxels(scores, lesion)
-    within = None if inside is None else _voxels(scores, lesion, inside)
-    predicted = (scores >= threshold) & (scores > 0)
+    there = np.ones_like(lesion) if counted is None else np.asarray(counted) > 0
+    lesion = lesion & there
+    whole = _voxels(scores, lesion, there)
+    within = None if inside is None else _voxels(scores, lesion, there & (np.asarray(inside) > 0))
+    predicted = (scores >= threshold) & (scores > 0) & there
     return VolumeMeasures(
-        slice_auroc=slice_auroc(slice_scores, lesion, slice_axis),
+        slice_auroc=slice_auroc(slice_scores, lesion, slice_axis, counted),
         voxel_auroc=whole.auroc(),
         voxel_ap=whole.average_precision(),
         voxel_auroc_inside=Undefined("the body is not known") if within is None else within.auroc(),
         best_dice=whole.best_dice(),
         dice=dice(lesion, predicted, 1, of="voxel"),
-        pointing=pointing(scores, lesion),
-        slice_pointing=slice_pointing(scores, lesion, slice_axis),
+        pointing=pointing(scores, lesion, there),
+        slice_pointing=slice_pointing(scores, lesion, slice_axis, there),
         false_alarm_ml=millilitres(predicted & ~lesion, voxel_volume),
     )
 
@@ -94,9 +99,16 @@ def slice_labels(mask: ArrayLike, axis: int) -> NDArray[np.bool_]:
     return np.array([lesion.any() for lesion in slices], bool)
 
 
-def slice_auroc(slice_scores: ArrayLike, mask: ArrayLike, axis: int) -> Value:
-    """(S,) scores and (X, Y, Z) mask -> AUROC of slices with against slices without a lesion."""
-    return auroc(slice_labels(mask, axis), slice_scores, of="slice")
+def slice_auroc(slice_scores: ArrayLike, mask: ArrayLike, axis: int, counted: ArrayLike | None = None) -> Value:
+    """(S,) scores and (X, Y, Z) mask -> AUROC of slices with against slices without a lesion.
+
+    Where ``counted`` is given, slices without a lesion that it does not fill are left out: nobody knows of them.
+    """
+    labels, scores = slice_labels(mask, axis), np.asarray(slice_scores)
+    if counted is not None and labels.size == scores.size:
+        known = labels | ~slice_labels(~(np.asarray(counted) > 0), axis)
+        labels, scores = labels[known], scores[known]
+    return auroc(labels, scores, of="slice")
 
 
 def millilitres(voxels: ArrayLike, voxel_volume: float | None) -> Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,16 @@ from nibabel.spatialimages import SpatialImage
 
 from anomalyclip_monai.data.cases import Case, the_case
 from anomalyclip_monai.data.geometry import voxel_volume
+from anomalyclip_monai.data.masks import (
+    StoredMask,
+    grid_problem,
+    labels_of,
+    listed,
+    mask_of_volume,
+    meaning_of,
+    read_mask_file,
+    rotation_note,
+)
 from anomalyclip_monai.data.nifti import replace_non_finite, volume_from_nibabel
 from anomalyclip_monai.data.volume import Source, Volume
 from anomalyclip_monai.exceptions import CaseError
@@ -65,20 +75,29 @@ class LoadImageCased(LoadImaged):
         volume: which volume of a 4D file, counted from 0.
         per_slice: read a DICOM series whose slices lie on no grid one by one.
         roi_key: the mask's key.
+        roi_label: the labels of the mask that are inside, one or several; None: what
+            :func:`~anomalyclip_monai.data.masks.meaning_of` says.
     """
 
     def __init__(
-        self, keys: str = "image", volume: int | None = None, per_slice: bool = False, roi_key: str = "roi"
+        self,
+        keys: str = "image",
+        volume: int | None = None,
+        per_slice: bool = False,
+        roi_key: str = "roi",
+        roi_label: Sequence[int] | int | None = None,
     ) -> None:
         MapTransform.__init__(self, keys)
         self._loader = LoadImageCase(volume, per_slice)
         self.roi_key = roi_key
+        self.roi_label = None if roi_label is None else tuple(np.atleast_1d(roi_label).astype(int).tolist())
 
     def __call__(self, data: Mapping[Hashable, Any], reader: Any = None) -> Record:
         """Load all keys of a record.
 
         Raises:
-            AnomalyCLIPError: an image cannot be read, or the mask has another grid (``E_ROI``).
+            AnomalyCLIPError: an image cannot be read; or the mask has another grid, lacks a label or is empty
+                (``E_ROI``).
         """
         record: Record = {str(key): value for key, value in data.items()}
         record.setdefault("started", time.monotonic())
@@ -92,7 +111,8 @@ class LoadImageCased(LoadImaged):
             record.setdefault("case", given.name if isinstance(given, Case) else "case")
             record["notes"] = list(volume.source.warnings)
             if record.get(self.roi_key) is not None:
-                record[self.roi_key] = _load_roi(record[self.roi_key], volume)
+                record[self.roi_key], notes = _load_roi(record[self.roi_key], volume, self.roi_label)
+                record["notes"] += notes
             else:
                 record.pop(self.roi_key, None)
         return record
@@ -112,8 +132,8 @@ def to_meta_tensor(volume: Volume) -> MetaTensor:
     return MetaTensor(torch.from_numpy(volume.data), affine=affine, meta=meta)
 
 
-def _from_tensor(image: torch.Tensor) -> Volume:
-    """(X, Y, Z) or (1|3, X, Y, Z), for a ``MetaTensor`` with its affine."""
+def _from_tensor(image: torch.Tensor, keep_nan: bool = False) -> Volume:
+    """(X, Y, Z) or (1|3, X, Y, Z), for a ``MetaTensor`` with its affine; see :meth:`Case.read` for ``keep_nan``."""
     data = np.asarray(image.detach().cpu().float()).copy()
     data = data[np.newaxis] if data.ndim == 3 else data
     if data.ndim != 4 or data.shape[0] not in (1, 3) or 0 in data.shape:
@@ -123,24 +143,48 @@ def _from_tensor(image: torch.Tensor) -> Volume:
     if not np.isfinite(affine).all() or voxel_volume(affine) < 1e-12:
         raise CaseError("E_GEOMETRY", "the affine has no volume", None, "give voxel index to RAS millimetres")
     acquired = int(image.meta.get("acquisition_axis", -1)) if isinstance(image, MetaTensor) else -1
-    warnings = tuple(replace_non_finite(data, None))
+    warnings = () if keep_nan else tuple(replace_non_finite(data, None))
     return Volume(
         data, affine, Source("memory", acquisition_axis=None if acquired < 0 else acquired, warnings=warnings)
     )
 
 
-def _load_roi(given: Any, image: Volume) -> torch.Tensor:
-    """-> (1, X, Y, Z) bool, on the grid of ``image``."""
-    path = Path(given) if isinstance(given, (str, Path)) else None
-    roi = LoadImageCase()(given)
-    shape, wanted = roi.data.shape[1:], image.data.shape[1:]
-    if shape != wanted:
-        raise CaseError("E_ROI", f"the mask is {shape}, the image {wanted}", path, "make the mask on the image's grid")
-    offset = float(np.abs(roi.affine - image.affine).max())
-    if offset > 0.01 and roi.source.kind != "photo":
-        what = f"the mask lies elsewhere in space, its affine differs by {offset:.3g}"
-        raise CaseError("E_ROI", what, path, "make the mask on the image's grid")
-    inside = torch.from_numpy((roi.data > 0).any(axis=0, keepdims=True))
-    if not inside.any():
-        raise CaseError("E_ROI", "the mask is empty", path, "check the mask")
-    return inside
+def _load_roi(given: Any, image: Volume, labels: tuple[int, ...] | None) -> tuple[torch.Tensor, list[str]]:
+    """-> (1, X, Y, Z) bool on the grid of ``image``, and how the mask was understood where that is not plain."""
+    mask = _stored_mask(given)
+    source = image.source
+    affine = image.affine if source.has_physical_size else None
+    if problem := grid_problem(mask, image.data.shape[1:], affine, source.path):
+        raise CaseError("E_ROI", problem, mask.path, "make the mask on the image's grid")
+    if labels is not None:
+        _check_labels(mask, labels)
+    try:
+        meaning = meaning_of(mask, "auto" if labels is None else labels, of="inside")
+    except ValueError as error:
+        raise CaseError("E_ROI", str(error), mask.path, "save labels, or 0 and 255") from error
+    if not meaning.inside.any():
+        there = labels_of(mask)
+        what = f"nothing of the mask is inside, its labels are {listed(there)}" if there else "the mask is empty"
+        raise CaseError("E_ROI", what, mask.path, "choose with --roi-label" if there else "check the mask")
+    notes = [*meaning.notes, rotation_note(mask, source.path)]
+    return torch.from_numpy(meaning.inside[np.newaxis]), [note for note in notes if note]
+
+
+def _stored_mask(given: Any) -> StoredMask:
+    if isinstance(given, (str, Path)):
+        return read_mask_file(given)
+    if isinstance(given, torch.Tensor):
+        return mask_of_volume(_from_tensor(given, keep_nan=True))
+    if isinstance(given, SpatialImage):
+        return mask_of_volume(volume_from_nibabel(given, keep_nan=True))
+    return mask_of_volume(LoadImageCase()(given))
+
+
+def _check_labels(mask: StoredMask, wanted: tuple[int, ...]) -> None:
+    """Refuse labels that a mask does not hold (``E_ROI``)."""
+    there = labels_of(mask)
+    if there is None:
+        raise CaseError("E_ROI", "the mask holds no labels but soft values", mask.path, "leave --roi-label away")
+    if missing := [label for label in wanted if label not in there]:
+        what = f"no label {listed(missing)} in the mask, it holds {listed(there) or 'none'}"
+        raise CaseError("E_ROI", what, mask.path, "choose from those")

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from anomalyclip_monai import resources
+from anomalyclip_monai.data.photo import FORMATS
 from anomalyclip_monai.exceptions import NoInputError
 from anomalyclip_monai.transforms.preset import Preset
 from anomalyclip_monai.types import PathLike
@@ -311,11 +312,12 @@ def _photo(
     *,
     tissue_of: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
 ) -> Subject:
-    image = np.asarray(Image.open(file).convert("RGB" if domain == "colonoscopy" else "L"))
+    image = np.asarray(Image.open(file, formats=FORMATS).convert("RGB" if domain == "colonoscopy" else "L"))
     lesion = np.zeros(image.shape[:2], dtype=bool)
     for mask in masks:
         # Two masks of BUSI lost their aspect ratio when the set was made smaller.
-        marked = np.asarray(Image.open(mask).convert("L").resize(image.shape[1::-1], Image.Resampling.NEAREST))
+        drawn = Image.open(mask, formats=FORMATS).convert("L")
+        marked = np.asarray(drawn.resize(image.shape[1::-1], Image.Resampling.NEAREST))
         # JPEG masks have ripples about their edges; the colours of the others are all above zero.
         lesion |= marked > (127 if mask.suffix.startswith(".jp") else 0)
     tissue = tissue_of(image if image.ndim == 2 else image.max(axis=2))

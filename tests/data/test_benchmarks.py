@@ -14,7 +14,17 @@ from dicom_factory import stack, write
 from PIL import Image
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_all, find_samples, read_mask, squash_mask
+from anomalyclip_monai.data.benchmarks import (
+    LAYOUTS,
+    Sample,
+    Truth,
+    find_all,
+    find_samples,
+    read_mask,
+    read_truth,
+    squash_mask,
+)
+from anomalyclip_monai.data.benchmarks.masks import squash_truth
 from anomalyclip_monai.data.cases import the_case
 from anomalyclip_monai.data.published import METHODS, PUBLISHED, published
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError, UsageError
@@ -533,7 +543,7 @@ def test_several_masks_are_one_lesion(tmp_path: Path) -> None:
     ("name", "rows", "wanted"),
     [
         ("m.png", [[0, 1, 2], [0, 0, 0]], [[0, 1, 1], [0, 0, 0]]),  # labels
-        ("m.png", [[0, 100, 128], [0, 0, 255]], [[0, 0, 1], [0, 0, 1]]),  # soft edges
+        ("m.png", [[0, 100, 128], [0, 0, 255]], [[0, 1, 1], [0, 0, 1]]),  # as well
         ("m.jpg", [[3, 3, 3], [3, 3, 3]], [[0, 0, 0], [0, 0, 0]]),  # noise of an empty JPEG
     ],
 )
@@ -561,9 +571,9 @@ def test_mask_of_a_volume_is_on_its_grid(tmp_path: Path) -> None:
     for affine in (None, AFFINE):
         assert np.argwhere(read_mask(sample, SHAPE, affine)).tolist() == [[3, 1, 0]]
     shifted = AFFINE.copy()
-    shifted[0, 3] = 0.5
+    shifted[0, 3] += 0.6
     _volume(image, affine=shifted)
-    with pytest.raises(CaseError, match=r"E_MASK_GRID: the mask lies elsewhere in space, its affine differs by 0\.5"):
+    with pytest.raises(CaseError, match=r"E_MASK_GRID: the mask lies elsewhere in space, its corners are up to 0\.6"):
         read_mask(sample, SHAPE)
     with pytest.raises(CaseError, match="E_MASK_GRID: the mask is 4 x 3 x 2, the image 4 x 3 x 5"):
         read_mask(sample, (4, 3, 5), AFFINE)
@@ -660,3 +670,55 @@ def test_real_masks(test_data: Path) -> None:
     assert {sample.category for sample in screw} == {"screw"}
     assert all(read_mask(sample, (320, 320, 1)).any() == sample.label for sample in screw)
     assert list(find_all(test_data / "dev")) == list(REAL)
+
+
+def test_the_rule_of_0_and_255_takes_0_and_1(tmp_path: Path) -> None:
+    _photo(tmp_path / "images/1.png")
+    _photo(tmp_path / "masks/1.png", [[0, 1, 0], [0, 0, 1]])
+    (sample,) = find_samples("colondb", tmp_path)
+    np.testing.assert_array_equal(read_mask(sample, (3, 2, 1))[:, :, 0].T, [[0, 1, 0], [0, 0, 1]])
+
+
+def test_truth_of_several_masks_with_ignored_parts(tmp_path: Path) -> None:
+    _photo(tmp_path / "a.png")
+    _photo(tmp_path / "m.png", [[0, 1, 255], [0, 255, 0]])
+    _photo(tmp_path / "n.png", [[0, 0, 0], [0, 3, 255]])
+    (tmp_path / "list.csv").write_text("image,mask\na.png,m.png|n.png\n")
+    (sample,) = find_samples("csv", tmp_path / "list.csv")
+    truth = read_truth(sample, (3, 2, 1))
+    np.testing.assert_array_equal(truth.lesion[:, :, 0].T, [[0, 1, 0], [0, 1, 0]])
+    assert truth.ignored is not None
+    np.testing.assert_array_equal(truth.ignored[:, :, 0].T, [[0, 0, 1], [0, 0, 1]])  # lesion in one is lesion
+    np.testing.assert_array_equal(truth.counted, ~truth.ignored)
+    assert truth.notes == tuple(f"mask values taken as lesion: {value}; left out: 255" for value in (1, 3))
+    assert Truth(truth.lesion).counted is None
+
+
+def test_squashed_truth_knows_three_kinds_of_pixels() -> None:
+    lesion, ignored = np.zeros((2, 9, 4, 1), np.bool_)
+    lesion[:3], ignored[3:6] = True, True
+    squashed = squash_truth(Truth(lesion, ignored), 18)
+    assert squashed.ignored is not None
+    rows = [
+        [2 * int(a) + int(b) for a, b in zip(*pair, strict=True)]
+        for pair in [(squashed.lesion[:, 0, 0], squashed.ignored[:, 0, 0])]
+    ]
+    assert rows == [[2] * 6 + [1] * 6 + [0] * 6]
+    assert squash_truth(Truth(lesion), 18).ignored is None
+
+
+def test_an_empty_mask_of_an_abnormal_image(tmp_path: Path) -> None:
+    _photo(tmp_path / "abnormal/a.png")
+    _photo(tmp_path / "masks/a.png", [[0, 0, 0], [0, 0, 0]])
+    (sample,) = find_samples("folder", tmp_path)
+    with pytest.raises(CaseError, match=r"E_MASK: an abnormal image whose mask is empty \(.*masks/a\.png\)"):
+        read_mask(sample, (3, 2, 1))
+    assert not read_truth(sample, (3, 2, 1)).lesion.any()
+
+
+def test_values_that_mean_nothing_are_named(tmp_path: Path) -> None:
+    _volume(tmp_path / "TCGA_A/flair.nii.gz")
+    _volume(tmp_path / "TCGA_A/mask.nii.gz", np.linspace(0, 4, 24, dtype=np.float32).reshape(SHAPE))
+    (sample,) = find_samples("lgg", tmp_path)
+    with pytest.raises(CaseError, match=r"E_MASK: the mask's values are fractions up to 4.*mask\.nii\.gz"):
+        read_mask(sample, SHAPE)

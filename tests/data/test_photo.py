@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import Image, ImageOps
 
-from anomalyclip_monai.data.photo import is_photo, read_photo
+from anomalyclip_monai.data.photo import is_photo, orientation, read_photo, read_picture
 from anomalyclip_monai.exceptions import CaseError
 
 GREY = np.array([[0, 10, 20], [30, 40, 255]], dtype=np.uint8)
@@ -176,3 +179,162 @@ def test_header_that_announces_more_than_memory(tmp_path: Path, monkeypatch: pyt
 def test_names() -> None:
     assert all(is_photo(Path(f"a.{suffix}")) for suffix in ("png", "JPG", "jpeg", "tif", "TIFF", "bmp"))
     assert not is_photo(Path("a.gif.txt"))
+
+
+# files that hold what their name does not say
+
+
+def test_only_pictures_are_opened_whatever_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+
+    def run(*_: Any, **__: Any) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", run)
+    _refused(tmp_path / "a.png", "E_PIXELS")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.jfif", "JPEG"),
+        ("a.JPE", "JPEG"),
+        ("a.webp", "WEBP"),
+        ("a.jp2", "JPEG2000"),
+        ("a.ppm", "PPM"),
+        ("a.png", "GIF"),
+    ],
+)
+def test_other_formats(tmp_path: Path, name: str, kind: str) -> None:
+    flat = Image.fromarray(np.full((9, 17, 3), (100, 50, 20), dtype=np.uint8))
+    assert is_photo(tmp_path / name)
+    data = read_photo(_save(flat, tmp_path / name, format=kind)).data
+    assert data.shape == (3, 17, 9, 1)
+    np.testing.assert_allclose(data[:, 0, 0, 0], [100, 50, 20], atol=4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_frames_of_an_animation_are_pages(tmp_path: Path, mode: str) -> None:
+    frames = [Image.fromarray(np.full((4, 5, 3), 60 * k + 20, dtype=np.uint8)).convert(mode) for k in range(3)]
+    path = _save(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    data = read_photo(path).data
+    assert data.shape == (3, 5, 4, 3)
+    np.testing.assert_allclose(data[0, 0, 0], [20, 80, 140], atol=2)
+
+
+# more than 8 bits
+
+
+def _png(values: np.ndarray, colour: int, chunks: bytes = b"") -> bytes:
+    """A PNG of 16 bits; colour type 0 grey, 2 RGB, 4 grey and alpha, 6 RGBA."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
+    bits = chunk(b"sBIT", chunks) if chunks else b""
+    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + bits + body
+
+
+@pytest.mark.parametrize(
+    ("largest", "white"),
+    [(200, 255), (255, 255), (256, 1023), (1000, 1023), (3900, 4095), (16000, 16383), (60000, 65535)],
+)
+def test_scale_of_a_16_bit_file_is_the_smallest_that_holds_it(tmp_path: Path, largest: int, white: int) -> None:
+    values = np.array([[0, largest // 2, largest], [1, 2, 3]], np.uint16)
+    volume = read_photo(_save(Image.fromarray(values), tmp_path / "a.png"))
+    np.testing.assert_allclose(volume.data[0, :, :, 0].T, values * (255.0 / white), rtol=1e-6)
+    said = (f"no value is above {largest}: 0 to {white} were taken as black to white",)
+    assert volume.source.warnings == (() if white == 65535 else said)
+
+
+def test_what_a_file_says_of_its_bits_comes_first(tmp_path: Path) -> None:
+    values = np.array([[0, 100, 900]], np.uint16)
+    for bits, white in ((12, 4095), (16, 65535), (8, 1023)):  # of 8 bits 900 is none
+        (tmp_path / "a.png").write_bytes(_png(values, 0, bytes([bits])))
+        np.testing.assert_allclose(read_photo(tmp_path / "a.png").data.max(), 900 * 255 / white, rtol=1e-6)
+    for most, white in ((4095, 4095), (65535, 65535), (500, 1023)):
+        tifffile.imwrite(tmp_path / "a.tif", values, metadata=None, extratags=[(281, 3, 1, most, True)])
+        np.testing.assert_allclose(read_photo(tmp_path / "a.tif").data.max(), 900 * 255 / white, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_colours_of_16_bits_keep_their_lower_half(tmp_path: Path, colour: int, channels: int) -> None:
+    values = np.random.default_rng(2).integers(0, 3000, (5, 7, channels)).astype(np.uint16)
+    values[0, 0] = 4000
+    (tmp_path / "a.png").write_bytes(_png(values, colour))
+    data = read_photo(tmp_path / "a.png").data
+    shown = values[..., :1] if channels == 2 else values[..., :3]
+    np.testing.assert_allclose(data[..., 0].transpose(2, 1, 0), shown * (255.0 / 4095), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"byteorder": ">", "compression": "zlib"}]
+)
+def test_16_bit_colours_of_a_tiff(tmp_path: Path, options: dict[str, Any]) -> None:
+    values = np.random.default_rng(3).integers(0, 65536, (4, 6, 3)).astype(np.uint16)
+    values[0, 0] = 65535
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", metadata=None, **options)
+    data = read_photo(tmp_path / "a.tif").data
+    np.testing.assert_allclose(data[..., 0].transpose(2, 1, 0), values / 257, rtol=1e-5)
+    planes = np.moveaxis(values, -1, 0)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", metadata=None, planarconfig="separate", **options)
+    assert "separate planes" in _refused(tmp_path / "a.tif", "E_PIXELS")
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kind", ["bool", "uint8", "uint16", "12 of 16", "float32"])
+def test_a_tiff_whose_zero_is_white(tmp_path: Path, kind: str, byteorder: Any, compression: str | None) -> None:
+    grey = np.array([[0, 51, 255], [102, 204, 153]], np.uint8)
+    values = {
+        "bool": grey > 127,
+        "uint8": grey,
+        "uint16": grey.astype(np.uint16) * 257,
+        "12 of 16": (grey.astype(np.uint16) * 16 + 15),
+        "float32": (grey / 255).astype(np.float32),
+    }[kind]
+    white = {"bool": True, "uint8": 255, "uint16": 65535, "12 of 16": 4095, "float32": 1.0}[kind]
+    wanted = (grey > 127) * 255.0 if kind == "bool" else grey
+    options: dict[str, Any] = {"metadata": None, "byteorder": byteorder, "compression": compression}
+    for name, stored in (("minisblack", values), ("miniswhite", white ^ values if kind == "bool" else white - values)):
+        tifffile.imwrite(tmp_path / "a.tif", np.asarray(stored, values.dtype), photometric=name, **options)
+        np.testing.assert_allclose(read_photo(tmp_path / "a.tif").data[0, :, :, 0].T, wanted, atol=1)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_all_eight_orientations(tmp_path: Path, turn: int, compression: str | None) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    _save(Image.fromarray(GREY), tmp_path / "a.png", exif=exif)
+    tifffile.imwrite(
+        tmp_path / "a.tif", GREY, metadata=None, compression=compression, extratags=[(0x0112, 3, 1, turn, True)]
+    )
+    with Image.open(tmp_path / "a.png") as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image))
+    for name in ("a.png", "a.tif"):
+        np.testing.assert_array_equal(read_photo(tmp_path / name).data[0, :, :, 0].T, wanted)
+        assert orientation(tmp_path / name) == turn
+
+
+def test_bands_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomalyclip_monai.data.photo.BAND_PIXELS", 30)  # 2 of 7 rows at a time
+    values = np.random.default_rng(4).integers(0, 256, (7, 13, 3), dtype=np.uint8)
+    data = read_photo(_save(Image.fromarray(values), tmp_path / "a.png")).data
+    np.testing.assert_array_equal(data[..., 0].transpose(2, 1, 0), values)
+
+
+def test_a_picture_as_it_is_stored(tmp_path: Path) -> None:
+    picture = read_picture(_save(Image.fromarray(COLOUR), tmp_path / "a.png"))
+    np.testing.assert_array_equal(picture.values[..., 0].T, COLOUR.max(axis=-1))
+    assert (picture.alpha, picture.lossy) == (None, False)
+    assert picture.notes == ("of the colours in the mask the largest channel was taken",)
+    assert read_picture(_save(Image.fromarray(COLOUR), tmp_path / "a.webp")).lossy
+    assert not read_picture(_save(Image.fromarray(COLOUR), tmp_path / "b.webp", lossless=True)).lossy
+    hidden = read_picture(_save(Image.fromarray(GREY), tmp_path / "b.png", transparency=20))
+    assert hidden.alpha is not None
+    assert np.argwhere(hidden.alpha == 0).tolist() == [[2, 0, 0]]

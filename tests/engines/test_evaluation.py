@@ -619,3 +619,62 @@ def test_a_lesion_that_squashing_swallows_still_makes_an_image_abnormal(tmp_path
     assert not evaluator.data_loader.dataset[1]["truth"].any()
     evaluator.run()
     assert [sample["label"] for sample in evaluator.report.to_json()["samples"]["list"]] == [0, 1, 1]
+
+
+def test_an_abnormal_image_with_an_empty_mask_counts_for_image_scores_alone(photos, tmp_path):
+    names = [f"abnormal/a{seed}" for seed in range(3, 7)]
+    save_photo(photos / "masks" / "a4.png", photo(4)[1] * 0)
+    evaluation = Evaluation("folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0)
+    evaluator = make_evaluator(evaluation, BrightNetwork())
+    with pytest.raises(CaseError, match=r"1 of 7 cases failed: abnormal/a4: E_MASK: an abnormal image whose mask is e"):
+        evaluator.run()
+    report = evaluator.report.to_json()
+    assert [entry["name"] for entry in report["failed"]] == ["abnormal/a4"]
+    assert {sample["name"] for sample in report["samples"]["list"]} >= set(names)
+    # as if the picture were not there, but for its score
+    rest = tmp_path / "rest"
+    photos.rename(rest)
+    (rest / "abnormal" / "a4.png").unlink()
+    (rest / "masks" / "a4.png").unlink()
+    other = evaluate("folder", rest, tmp_path / "other", bootstrap=0)
+    for name, entry in other["methods"]["anomalyclip"]["measures"].items():
+        if not name.startswith("image"):
+            assert report["methods"]["anomalyclip"]["measures"][name] == entry
+    scores = {sample["name"]: sample["score"] for sample in report["samples"]["list"]}
+    labels = [int(name.startswith("abnormal")) for name in scores]
+    measured = report["methods"]["anomalyclip"]["measures"]["image_auroc"]["value"]
+    assert measured == pytest.approx(auroc(labels, list(scores.values())))
+
+
+def test_what_a_mask_ignores_changes_no_measure_of_pixels(photos, tmp_path):
+    rng = np.random.default_rng(5)
+    for path in sorted((photos / "masks").iterdir()):
+        mask = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
+        mask[15:, :9] = 255  # below all lesions
+        save_photo(path, mask)
+    first = evaluate("folder", photos, tmp_path / "a")
+    assert first["warnings"][-1] == ("abnormal/a3 and 3 more: mask values taken as lesion: 1; left out: 255")
+    for path in sorted((photos / "abnormal").iterdir()):
+        pixels = np.asarray(Image.open(path)).copy()
+        pixels[15:, :9] = rng.integers(0, 255, pixels[15:, :9].shape)
+        save_photo(path, pixels)
+    second = evaluate("folder", photos, tmp_path / "b")
+    for method in ("anomalyclip", "centre"):
+        for name, entry in first["methods"][method]["measures"].items():
+            if not name.startswith("image"):
+                assert second["methods"][method]["measures"][name] == entry
+    scores = [[sample["score"] for sample in report["samples"]["list"]] for report in (first, second)]
+    assert scores[0] != scores[1]  # of images: the network saw the change
+
+
+def test_false_alarms_of_a_volume_without_a_known_lesion_are_not_counted_as_none(volumes, tmp_path):
+    cases = sorted(path for path in volumes.iterdir() if path.is_dir())
+    rows = [f"{case.name}/flair.nii.gz,{case.name}/mask.nii.gz,1" for case in cases]
+    (volumes / "all.csv").write_text("image,mask,label\n" + "\n".join(rows[:1]) + "\n")
+    one = evaluate("csv", volumes / "all.csv", tmp_path / "one", bootstrap=0)
+    (volumes / "all.csv").write_text("image,mask,label\n" + f"{rows[0]}\n{cases[1].name}/flair.nii.gz,,1\n")
+    two = evaluate("csv", volumes / "all.csv", tmp_path / "two", bootstrap=0)
+    for rate in (1, 2, 4, 8):
+        found = [report["methods"]["anomalyclip"]["measures"][f"froc_{rate}"]["value"] for report in (one, two)]
+        assert found[0] == found[1]
+    assert one["methods"]["anomalyclip"]["curves"]["froc"] == two["methods"]["anomalyclip"]["curves"]["froc"]

@@ -195,3 +195,27 @@ def test_augmentation_is_mild_and_follows_seed_epoch_and_sample(photos, tmp_path
         moved = changed({"image": item.image, "mask": item.mask[None].float()})
         inside = moved["mask"] > 0.5
         assert moved["image"][inside].mean() > moved["image"][~inside].mean() + 0.2
+
+
+def test_an_empty_mask_and_a_stack_of_pages_are_named(photos, tmp_path):
+    masks = sorted((photos / "masks").iterdir())
+    Image.new("L", (56, 40)).save(masks[0])
+    data = training_data([("folder", photos)], PREPROCESSING, tmp_path / "s")
+    with pytest.raises(CaseError, match=rf"E_MASK: an abnormal image whose mask is empty.*{masks[0].name}"):
+        [item.read() for item in data]
+    page = Image.new("L", (56, 40), 9)
+    page.save(photos / "normal" / "stack.tif", save_all=True, append_images=[page])
+    data = training_data([("folder", photos)], PREPROCESSING, tmp_path / "s")
+    stack = next(item for item in data if item.name.endswith("stack"))
+    with pytest.raises(CaseError, match=r"E_PIXELS: a photo of 2 pages.*stack\.tif"):
+        stack.read()
+
+
+def test_how_a_mask_was_understood_is_said_once(photos, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("anomalyclip_monai.engines.prompts.items._SAID", set())
+    for path in (photos / "masks").iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8) * 2).save(path)
+    for _ in range(2):
+        [item.read() for item in training_data([("folder", photos)], PREPROCESSING, tmp_path / "s")]
+    (record,) = caplog.records
+    assert "mask values taken as lesion: 2" in record.getMessage()

@@ -82,3 +82,15 @@ def test_sets_without_lesions_are_undefined():
     only_normal = np.zeros((1, len(images)), np.float32)
     only_normal[0, -1] = 2
     assert all(np.isnan(rows[0]) for rows in _pooled(images).measures(only_normal).values())
+
+
+def test_pixels_that_do_not_count_are_in_no_bin():
+    random = np.random.default_rng(6)
+    heatmap, mask = random.random((20, 30)), np.zeros((20, 30), bool)
+    mask[3:8, 4:9] = True
+    counted = np.ones((20, 30), bool)
+    counted[12:] = False
+    found = sketch(heatmap, mask, mask | True, counted)
+    whole = sketch(heatmap[:12], mask[:12], mask[:12] | True)
+    np.testing.assert_array_equal(found.scores, whole.scores)
+    np.testing.assert_array_equal(found.counts, whole.counts)

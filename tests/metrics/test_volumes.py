@@ -158,3 +158,31 @@ def test_froc_without_a_lesion_is_undefined():
     assert froc.curve() == Undefined("no volume")
     froc.update(np.zeros((3, 3, 3)))
     assert froc.curve() == Undefined("no lesion")
+
+
+def test_what_does_not_count_changes_nothing():
+    heatmap, mask = _volume()
+    counted = np.ones(SHAPE, bool)
+    counted[:, 5:, 3:] = False  # the false alarm in slice 4, and a part of slice 3
+    changed = heatmap.copy()
+    changed[~counted] = np.random.default_rng(1).random(np.count_nonzero(~counted))
+    options = {"slice_axis": 2, "threshold": 0.45, "voxel_volume": 500.0, "inside": heatmap >= 0, "counted": counted}
+    scores = [0.1, 0.9, 0.5, 0.95, 0.96]
+    measures = measure_volume(heatmap, mask, scores, **options)
+    assert measure_volume(changed, mask, scores, **options) == measures
+    assert (
+        measures.voxel_auroc
+        == measures.voxel_auroc_inside
+        == pytest.approx(ranking.auroc(mask[counted], heatmap[counted]))
+    )
+    assert measures.dice == pytest.approx(2 * 4 / (8 + 5))  # half of the lesion, and (0, 0, 2)
+    assert measures.false_alarm_ml == pytest.approx(0.5)
+    assert measures.slice_auroc == 1.0  # slices 1 and 2 against 0: nobody knows of 3 and 4
+    assert pointing(changed, mask, counted) == 1.0
+    assert slice_pointing(changed, mask, 2, counted) == pytest.approx(0.5)
+    alarms = []
+    for given in (heatmap, changed):
+        froc = FROC([0.55])
+        froc.update(given, mask, counted)
+        alarms.append([found.tolist() for found in froc.counts()])
+    assert alarms == [[[1], [0]]] * 2

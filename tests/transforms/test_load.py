@@ -162,11 +162,11 @@ def _refused(record: dict[str, Any]) -> str:
 def test_masks_that_do_not_fit(save: Save, affines: dict[str, np.ndarray]) -> None:
     image, ones = save(), np.ones(SHAPE, dtype=np.uint8)
     other = save(np.ones((4, 5, 4), dtype=np.uint8), "other.nii")
-    assert f"the mask is (4, 5, 4), the image (4, 5, 3) ({other})" in _refused({"image": image, "roi": other})
+    assert f"the mask is 4 x 5 x 4, the image 4 x 5 x 3 ({other})" in _refused({"image": image, "roi": other})
     moved = affines["oblique"].copy()
-    moved[0, 3] += 0.5
+    moved[0, 3] += 0.6
     elsewhere = save(ones, "elsewhere.nii", moved)
-    assert "its affine differs by 0.5" in _refused({"image": image, "roi": elsewhere})
+    assert "its corners are up to 0.6 mm away" in _refused({"image": image, "roi": elsewhere})
     flipped = affines["oblique"] @ np.diag([-1, 1, 1, 1])
     _refused({"image": image, "roi": save(ones, "flipped.nii", flipped)})
     assert "the mask is empty" in _refused({"image": image, "roi": save(0 * ones, "empty.nii")})
@@ -185,3 +185,41 @@ def test_a_picture_is_a_mask_for_a_photo(tmp_path: Path) -> None:
         Image.fromarray(picture).save(tmp_path / name)
     record = LoadImageCased()({"image": tmp_path / "photo.png", "roi": tmp_path / "mask.png"})
     np.testing.assert_array_equal(record["roi"][0, :, :, 0].T, picture > 0)
+
+
+LABELS = np.zeros(SHAPE, np.float32)
+LABELS[0], LABELS[1], LABELS[2, 0, 0] = 2, 5, 7
+
+
+@pytest.mark.parametrize(("wanted", "inside"), [(5, (5,)), ([2, 5], (2, 5)), ((7,), (7,)), (None, (2, 5, 7))])
+def test_labels_of_a_mask(save: Save, wanted: Any, inside: tuple[int, ...]) -> None:
+    record = LoadImageCased(roi_label=wanted)({"image": save(), "roi": save(LABELS, "mask.nii")})
+    np.testing.assert_array_equal(record["roi"][0], np.isin(LABELS, inside))
+    said = ["mask values taken as inside: 2, 5, 7"] if wanted is None else []
+    assert record["notes"] == said
+
+
+def test_a_label_that_is_not_there(save: Save) -> None:
+    record = {"image": save(), "roi": save(LABELS, "mask.nii")}
+    with pytest.raises(CaseError, match=r"E_ROI: no label 3, 9 in the mask, it holds 2, 5, 7 \(.*mask\.nii\)"):
+        LoadImageCased(roi_label=[3, 5, 9])(record)
+    soft = {"image": save(), "roi": save(LABELS / 9, "soft.nii")}
+    with pytest.raises(CaseError, match="E_ROI: the mask holds no labels but soft values"):
+        LoadImageCased(roi_label=1)(soft)
+
+
+def test_many_organs_need_a_label(save: Save) -> None:
+    many = np.arange(60, dtype=np.float32).reshape(SHAPE)
+    record = {"image": save(), "roi": save(many, "mask.nii")}
+    with pytest.raises(CaseError, match=r"E_ROI: nothing of the mask is inside, its labels are 1, 2, .* - choose with"):
+        LoadImageCased()(record)
+    assert LoadImageCased(roi_label=41)(record)["roi"].sum() == 1
+
+
+def test_nan_is_outside_a_mask(save: Save) -> None:
+    nan = np.where(LABELS > 0, 1, np.nan).astype(np.float32)
+    affine = torch.from_numpy(nib.load(save()).affine)
+    for roi in (save(nan, "mask.nii"), MetaTensor(torch.from_numpy(nan), affine=affine), nib.load(save(nan, "m.nii"))):
+        record = LoadImageCased()({"image": save(), "roi": roi})
+        np.testing.assert_array_equal(record["roi"][0], LABELS > 0)
+        assert record["notes"] == ["NaN in the mask was taken as outside"]

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from anomalyclip_monai.data.benchmarks.sample import MaskRule
+from anomalyclip_monai.data.masks import MaskRule
 from anomalyclip_monai.exceptions import NoInputError
 
 LESION = re.compile("tumou?r|cancer|lesion|o?edema|necro|enhanc|metasta|stroke|h[ae]+morrhage", re.IGNORECASE)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from anomalyclip_monai.data.benchmarks.sample import MaskRule
+from anomalyclip_monai.data.masks import MaskRule
+from anomalyclip_monai.data.photo import SUFFIXES
 
-PHOTO = r"\.(?:png|jpe?g|tiff?|bmp)"
+PHOTO = rf"\.(?:{'|'.join(suffix.removeprefix('.') for suffix in SUFFIXES)})"
 VOLUME = r"\.nii(?:\.gz)?"
 
 DEEPER = 2
@@ -40,7 +41,7 @@ class Tree:
     label: Literal["kind", "mask file", "mask", "normal", "abnormal"] = "kind"
     normal: tuple[str, ...] = ("good",)
     needs_normal: bool = True
-    mask_rule: MaskRule | Literal["dataset.json"] = "any"
+    mask_rule: MaskRule | Literal["dataset.json"] = "auto"
     masks_optional: bool = False
 
 
@@ -72,7 +73,7 @@ class Table:
     category: str = "category"
     group: str = "group"
     split: str = "split"
-    mask_rule: MaskRule = "any"
+    mask_rule: MaskRule = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,7 +504,6 @@ LAYOUTS: Mapping[str, Layout] = {
                 rf"masks/(?:abnormal/)?(?:(?P<group>[^/]+)/)?(?P<stem>[^/]+?)(?:_mask)?(?:{PHOTO}|{VOLUME})",
                 normal=("normal",),
                 needs_normal=False,
-                mask_rule="auto",
                 masks_optional=True,
             ),
         ),
@@ -513,7 +513,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "csv": Layout(
         "List",
         ("a CSV file with the columns image, label and mask (one of the two), and if you like group, category, split",),
-        (Table("", mask_rule="auto"),),
+        (Table(""),),
         "auto",
         "images of your own",
     ),

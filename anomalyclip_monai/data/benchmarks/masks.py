@@ -1,26 +1,45 @@
-"""Lesion masks on the grid of their image."""
+"""The true lesion of a sample on the grid of its image."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyclip_monai.data.benchmarks.sample import MaskRule, Sample
-from anomalyclip_monai.data.cases import Case, the_case
-from anomalyclip_monai.data.volume import Volume
+from anomalyclip_monai.data.benchmarks.sample import Sample
+from anomalyclip_monai.data.cases import the_case
+from anomalyclip_monai.data.masks import grid_problem, meaning_of, read_mask_file, rotation_note
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Affine
 
 HALF = 127
-"""Grey values above this one are lesion in masks with soft edges."""
-
-TOLERANCE = 0.01
-"""Largest difference of two affines of the same grid, in mm."""
+"""Grey values above this one are lesion in a squashed mask."""
 
 
-def read_mask(sample: Sample, shape: tuple[int, ...], affine: Affine | None = None) -> NDArray[np.bool_]:
-    """The lesion of an image, (X, Y, Z) with X columns, Y rows and Z = 1 for a photo.
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What the masks of an image say.
+
+    Attributes:
+        lesion: (X, Y, Z).
+        ignored: (X, Y, Z) neither lesion nor normal: left out of every measure of pixels; None where nothing is.
+        notes: how the masks were understood, where that is not plain.
+    """
+
+    lesion: NDArray[np.bool_]
+    ignored: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> NDArray[np.bool_] | None:
+        """(X, Y, Z) where pixels are measured; None: everywhere."""
+        return None if self.ignored is None else ~self.ignored
+
+
+def read_truth(sample: Sample, shape: tuple[int, ...], affine: Affine | None = None) -> Truth:
+    """What is known of the lesion of an image, X columns, Y rows and Z = 1 for a photo.
 
     Args:
         sample: the image; without masks and not abnormal it has no lesion.
@@ -29,29 +48,68 @@ def read_mask(sample: Sample, shape: tuple[int, ...], affine: Affine | None = No
 
     Raises:
         CaseError: the mask cannot be read, lies on another grid (``E_MASK_GRID``), is not there for an abnormal image,
-            or shows a lesion in a normal one (``E_MASK``).
+            shows a lesion in a normal one, or has values that mean nothing (``E_MASK``). That of an abnormal image may
+            be empty, see :func:`empty_mask`.
     """
     if not sample.masks:
         if sample.label == 1:
             raise CaseError("E_MASK", "an abnormal image without a mask", sample.image, "measure image scores only")
-        return np.zeros(shape, np.bool_)
+        return Truth(np.zeros(shape, np.bool_))
     if sample.volume and affine is None:
         affine = the_case(sample.image).read(volume=0).affine
-    lesion = np.zeros(shape, np.bool_)
+    lesion, ignored = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    notes: dict[str, None] = {}
     for path in sample.masks:
-        mask = Case(sample.name, path).read(volume=0)
-        found = mask.data.shape[1:]
-        if found != tuple(shape):
-            what = f"the mask is {_size(found)}, the image {_size(shape)}"
-            raise CaseError("E_MASK_GRID", what, path, "make the mask on the image's grid")
-        offset = float(np.abs(mask.affine - affine).max()) if affine is not None and sample.volume else 0.0
-        if offset > TOLERANCE:
-            what = f"the mask lies elsewhere in space, its affine differs by {offset:.3g}"
-            raise CaseError("E_MASK_GRID", what, path, "make the mask on the image's grid")
-        lesion |= _lesion(mask, sample.mask_rule).any(axis=0)
+        mask = read_mask_file(path)
+        if problem := grid_problem(mask, shape, affine if sample.volume else None, sample.image):
+            raise CaseError("E_MASK_GRID", problem, path, "make the mask on the image's grid")
+        try:
+            meaning = meaning_of(mask, sample.mask_rule)
+        except ValueError as error:
+            raise CaseError("E_MASK", str(error), path, "save labels, or 0 and 255") from error
+        lesion |= meaning.inside
+        if meaning.ignored is not None:
+            ignored |= meaning.ignored
+        notes |= dict.fromkeys(line for line in (*meaning.notes, rotation_note(mask, sample.image)) if line)
     if sample.label == 0 and lesion.any():
         raise CaseError("E_MASK", "a normal image whose mask shows a lesion", sample.image, "correct label or mask")
-    return lesion
+    ignored &= ~lesion
+    return Truth(lesion, ignored if ignored.any() else None, tuple(notes))
+
+
+def empty_mask(sample: Sample, truth: Truth) -> CaseError | None:
+    """The error (``E_MASK``) of an abnormal image whose mask shows no lesion; None where all is well."""
+    if sample.label != 1 or truth.lesion.any():
+        return None
+    said = f" ({'; '.join(truth.notes)})" if truth.notes else ""
+    what = f"an abnormal image whose mask is empty{said}"
+    return CaseError("E_MASK", what, sample.masks[0], "draw the lesion, or correct the label")
+
+
+def read_mask(sample: Sample, shape: tuple[int, ...], affine: Affine | None = None) -> NDArray[np.bool_]:
+    """The lesion of an image, (X, Y, Z); see :func:`read_truth`.
+
+    Raises:
+        CaseError: as there, and for an abnormal image whose mask is empty (``E_MASK``).
+    """
+    truth = read_truth(sample, shape, affine)
+    if (error := empty_mask(sample, truth)) is not None:
+        raise error
+    return truth.lesion
+
+
+def check_one_page(sample: Sample, shape: tuple[int, ...]) -> None:
+    """Refuse a photo of several pages, whose lesion no mask of one page shows.
+
+    Args:
+        sample: the image.
+        shape: (X, Y, Z) of it.
+
+    Raises:
+        CaseError: it has several (``E_PIXELS``).
+    """
+    if not sample.volume and shape[-1] != 1:
+        raise CaseError("E_PIXELS", f"a photo of {shape[-1]} pages", sample.image, "save its pages as single files")
 
 
 def squash_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
@@ -61,17 +119,9 @@ def squash_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     return (squashed > HALF).T[:, :, np.newaxis]
 
 
-def _lesion(mask: Volume, rule: MaskRule) -> NDArray[np.bool_]:
-    """(C, X, Y, Z) -> the same, where the values are those of a lesion."""
-    data = mask.data
-    if isinstance(rule, tuple):
-        return np.isin(data, rule)
-    if rule == "auto":
-        jpeg = mask.source.path is not None and mask.source.path.suffix.lower() in (".jpg", ".jpeg")
-        photo = mask.source.kind == "photo"
-        rule = "half" if photo and (jpeg or data.max() > HALF) else "any"
-    return data > (HALF if rule == "half" else 0)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(count) for count in shape)
+def squash_truth(truth: Truth, size: int) -> Truth:
+    """Both parts of a truth as :func:`squash_mask` does it; a pixel counts as normal where at least half of it is."""
+    lesion = squash_mask(truth.lesion, size)
+    if truth.ignored is None:
+        return Truth(lesion, None, truth.notes)
+    return Truth(lesion, squash_mask(truth.lesion | truth.ignored, size) & ~lesion, truth.notes)

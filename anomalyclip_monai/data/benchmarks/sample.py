@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
-MaskRule: TypeAlias = Literal["any", "half", "auto"] | tuple[int, ...]
-"""Which values of a mask are lesion.
-
-``any``: above 0. ``half``: above 127 of 255, for masks with soft edges or JPEG noise. ``auto``: ``half`` if the file
-has such values or is a JPEG, else ``any``. A tuple: exactly these labels, for masks that hold organs as well.
-"""
+from anomalyclip_monai.data.masks import MaskRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +30,4 @@ class Sample:
     category: str
     group: str
     volume: bool
-    mask_rule: MaskRule = "any"
+    mask_rule: MaskRule = "auto"

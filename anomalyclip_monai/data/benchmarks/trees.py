@@ -13,7 +13,8 @@ from typing import TypeAlias
 from anomalyclip_monai.data.benchmarks.labels import lesion_labels
 from anomalyclip_monai.data.benchmarks.layouts import DEEPER, LAYOUTS, PHOTO, Tree
 from anomalyclip_monai.data.benchmarks.naming import listed, stem_of
-from anomalyclip_monai.data.benchmarks.sample import MaskRule, Sample
+from anomalyclip_monai.data.benchmarks.sample import Sample
+from anomalyclip_monai.data.masks import MaskRule
 from anomalyclip_monai.exceptions import NoInputError, UsageError
 
 _Key: TypeAlias = tuple[str, ...]

@@ -82,13 +82,15 @@ class PhotoMetric(SetMetric):
             self._sketches.append(_NO_SKETCH)
         else:
             lesion = truth[..., 0]
+            counted = None if record["counted"] is None else record["counted"][..., 0]
             lit = lit_field(np.asarray(record["image"][..., 0].cpu()) * 255)
-            self._pixels.update(heatmap, lesion)
-            self._lit.update(heatmap, lesion, lit)
-            self._sketches.append(sketch(heatmap, lesion, lit))
-            pointed = pointing(heatmap, lesion)
+            self._pixels.update(heatmap, lesion, counted)
+            self._lit.update(heatmap, lesion, lit if counted is None else lit & counted)
+            self._sketches.append(sketch(heatmap, lesion, lit, counted))
+            pointed = pointing(heatmap, lesion, counted)
             if self.method not in TRIVIAL:
-                overlap = dice(lesion, heatmap, record["threshold"].value)
+                where = ... if counted is None else counted
+                overlap = dice(lesion[where], heatmap[where], record["threshold"].value)
         return MeasuredSample(
             name=sample.name,
             label=int(record["abnormal"]),

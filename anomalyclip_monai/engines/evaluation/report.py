@@ -37,6 +37,9 @@ from anomalyclip_monai.transforms.post import Threshold
 from anomalyclip_monai.types import Record
 
 _VERSIONED = ("anomalyclip-monai", "monai", "torch", "open_clip_torch", "numpy")
+MOST_NOTES = 8
+"""Different notes of readers that a report repeats."""
+
 FEW_GROUPS = 10
 """With fewer groups a percentile interval covers much less than it says."""
 
@@ -49,6 +52,7 @@ def build_report(
     metrics: Mapping[Pass | str, SetMetric],
     *,
     failed: Sequence[tuple[str, AnomalyCLIPError]],
+    notes: Sequence[str],
     seconds_of: Mapping[str, float],
     planes_of: Mapping[str, int],
     thresholds_of: Mapping[str, Threshold],
@@ -61,7 +65,8 @@ def build_report(
     Args:
         evaluation: what was asked for.
         metrics: the metric of each pass, and of each trivial baseline under its name, after their epoch.
-        failed: samples that could not be measured.
+        failed: samples that could not be measured, or whose pixels could not.
+        notes: what reading them changed, see :func:`grouped_notes`.
         seconds_of: sample -> seconds in the network.
         planes_of: sample -> number of axes along which slices were taken.
         thresholds_of: sample -> the threshold of its mask.
@@ -82,7 +87,7 @@ def build_report(
     samples = _samples(first, metrics.get("brightness"), seconds_of, planes_of, thresholds_of)
     measured = MeasuredSet(evaluation.sha256, samples)
     thresholds = {planes_of[sample.name]: thresholds_of[sample.name] for sample in samples}
-    warnings = _warnings(evaluation, thresholds, measured.groups)
+    warnings = [*_warnings(evaluation, thresholds, measured.groups), *notes]
     comparison = _comparison(evaluation, methods, rows, samples, warnings)
     complete, note = evaluation.completeness()
     titles = volumes.TITLES if evaluation.protocol.volumes else photos.TITLES
@@ -125,6 +130,22 @@ def state_protocol(evaluation: Evaluation, thresholds: Mapping[int, Threshold], 
     protocol, threshold = evaluation.protocol, threshold_text(thresholds)
     text = protocol.text(image_score=image_score, threshold=threshold, options=evaluation.options)
     return StatedProtocol(protocol.name, protocol.id, text)
+
+
+def grouped_notes(notes_of: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sample -> its notes; -> each note once with the samples that have it, at most :data:`MOST_NOTES` of them."""
+    names: dict[str, list[str]] = {}
+    for name, notes in notes_of.items():
+        for note in dict.fromkeys(notes):
+            names.setdefault(note, []).append(name)
+    ordered = sorted(names.items(), key=lambda found: -len(found[1]))
+    lines = [
+        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {note}"
+        for note, found in ordered[:MOST_NOTES]
+    ]
+    if rest := ordered[MOST_NOTES:]:
+        lines.append(f"{len(rest)} more notes of this kind, the first of {rest[0][1][0]}: {rest[0][0]}")
+    return lines
 
 
 def threshold_text(thresholds: Mapping[int, Threshold]) -> str:

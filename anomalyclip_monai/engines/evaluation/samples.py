@@ -10,9 +10,10 @@ from monai.data import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 from torch.nn import functional as F
 
-from anomalyclip_monai.data.benchmarks import Sample, read_mask, squash_mask
+from anomalyclip_monai.data.benchmarks import Sample, read_truth
+from anomalyclip_monai.data.benchmarks.masks import check_one_page, empty_mask, squash_truth
 from anomalyclip_monai.data.cases import Case, the_case
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError
+from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.types import Record
 
 
@@ -55,8 +56,10 @@ class SquashPhoto(Transform):
 class PrepareSampled(MapTransform):
     """Bring image and true lesion of a sample onto the protocol's grid.
 
-    The record gets ``truth``: bool (X, Y, Z), or None where the lesion of an abnormal image is not known; and
-    ``abnormal``: the sample's label, or whether its mask on its own grid shows a lesion.
+    The record gets ``truth``: bool (X, Y, Z), or None where the lesion of an abnormal image is not known; ``counted``:
+    bool (X, Y, Z) where its pixels are measured, None for everywhere; ``abnormal``: the sample's label, or whether its
+    mask on its own grid shows a lesion; and ``mask_error``: why the lesion of an abnormal image that has a mask is not
+    known, else None. How the mask was understood goes to ``notes``.
 
     Args:
         keys: the image's key.
@@ -71,23 +74,26 @@ class PrepareSampled(MapTransform):
         """Prepare one record.
 
         Raises:
-            CaseError: the mask does not belong to the image, see :func:`read_mask`.
+            CaseError: the mask does not belong to the image, see :func:`read_truth`.
         """
         record: Record = {str(key): value for key, value in data.items()}
         sample: Sample = record["sample"]
         for key in self.key_iterator(record):
             image: MetaTensor = record[key]
             shape = tuple(image.shape[1:])
-            if not sample.volume and shape[-1] != 1:
-                what = f"a photo of {shape[-1]} pages"
-                raise CaseError("E_PIXELS", what, sample.image, "save its pages as single files")
-            record["truth"] = None
+            check_one_page(sample, shape)
+            truth, error = None, None
             if sample.masks or sample.label != 1:
                 affine = np.asarray(image.affine, dtype=np.float64) if sample.volume else None
-                record["truth"] = read_mask(sample, shape, affine)
-            record["abnormal"] = bool(record["truth"].any() if sample.label is None else sample.label)
+                truth = read_truth(sample, shape, affine)
+                error = empty_mask(sample, truth)
+            record["mask_error"] = error
+            record["abnormal"] = bool(truth.lesion.any() if sample.label is None and truth else sample.label)
+            record["notes"] = [*record.get("notes", ()), *(truth.notes if truth else ())]
             if self.size is not None:
                 record[key] = SquashPhoto(self.size)(image)
-                if record["truth"] is not None:
-                    record["truth"] = squash_mask(record["truth"], self.size)
+                truth = truth and squash_truth(truth, self.size)
+            known = truth if error is None else None
+            record["truth"] = known and known.lesion
+            record["counted"] = known and known.counted
         return record

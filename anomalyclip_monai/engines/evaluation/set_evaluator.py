@@ -21,7 +21,7 @@ from anomalyclip_monai.engines.case_evaluator import CaseEvaluator
 from anomalyclip_monai.engines.evaluation.evaluation import ROWS_FILE, Evaluation
 from anomalyclip_monai.engines.evaluation.measured import SetMetric
 from anomalyclip_monai.engines.evaluation.methods import Pass
-from anomalyclip_monai.engines.evaluation.report import build_report, case_view
+from anomalyclip_monai.engines.evaluation.report import build_report, case_view, grouped_notes
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.metrics.weighted import Rows
@@ -80,6 +80,7 @@ class SetEvaluator(CaseEvaluator):
 
     Attributes:
         failed: sample -> error, of all epochs.
+        without_truth: sample -> error of its mask, of those that count for image scores alone.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class SetEvaluator(CaseEvaluator):
             metric.detach(self)
         self._report: Report | None = None
         self.failed: dict[str, AnomalyCLIPError] = {}
+        self.without_truth: dict[str, AnomalyCLIPError] = {}
         evaluation.options["precision"] = _precision(kwargs["network"])
         self._work = evaluation.work()
         self._shipped: nn.Module = kwargs["network"]
@@ -103,6 +105,7 @@ class SetEvaluator(CaseEvaluator):
         self._axes: dict[str, int] = {}
         self._planes: dict[str, int] = {}
         self._thresholds: dict[str, Threshold] = {}
+        self._notes: dict[str, list[str]] = {}
         self.inferer = self._remembering(kwargs["inferer"])
         # After the handlers of the bundle, which load its own prompts at every start.
         self.add_event_handler(Events.STARTED, self._take_network)
@@ -127,6 +130,7 @@ class SetEvaluator(CaseEvaluator):
         """
         started = time.monotonic()
         self.failed.clear()
+        self.without_truth.clear()
         if idist.get_rank() == 0:
             self._work.start()
         idist.barrier()
@@ -137,7 +141,8 @@ class SetEvaluator(CaseEvaluator):
             self._report, rows = build_report(
                 self.evaluation,
                 metrics,
-                failed=list(self.failed.items()),
+                failed=[*self.failed.items(), *self.without_truth.items()],
+                notes=grouped_notes(self._notes),
                 seconds_of=self._seconds,
                 planes_of=self._planes,
                 thresholds_of=self._thresholds,
@@ -148,7 +153,7 @@ class SetEvaluator(CaseEvaluator):
             self._write(self._report, rows)
             self._work.remove()
         idist.barrier()
-        self.failures = list(self.failed.items())
+        self.failures = [*self.failed.items(), *self.without_truth.items()]
         self.raise_failures(len(self.evaluation.samples))
 
     def _measure(self) -> dict[Pass | str, SetMetric]:
@@ -197,6 +202,11 @@ class SetEvaluator(CaseEvaluator):
         for record in records:
             self._axes[record["case"]] = record["slice_axis"]
             self._planes[record["case"]] = len(record["axes"])
+            self._notes[record["case"]] = record["notes"]
+            error = record["mask_error"]
+            if error is not None and record["case"] not in self.without_truth:
+                logger.error("%s: %s", record["case"], error)
+                self.without_truth[record["case"]] = error
             if self._pass == self.evaluation.passes[0]:  # a quantile differs from pass to pass
                 self._thresholds[record["case"]] = record["threshold"]
         return records

@@ -68,7 +68,7 @@ class VolumeMetric(SetMetric):
         lesion_slices = 0
         if truth is not None:
             values = _measure_one(found, record)
-            froc.update(found.heatmap, truth)
+            froc.update(found.heatmap, truth, record["counted"])
             lesion_slices = int(slice_labels(truth, record["slice_axis"]).sum())
         lesions_found, false_alarms = froc.counts()
         self._found.append(lesions_found)
@@ -77,7 +77,7 @@ class VolumeMetric(SetMetric):
             if isinstance(value, Undefined):
                 self._reasons.setdefault(name, value)
         row = {name: value if is_defined(value) else np.nan for name, value in values.items()}
-        self._rows.append(row | {"lesions": froc.lesions, "lesion_slices": lesion_slices})
+        self._rows.append(row | {"lesions": froc.lesions, "lesion_slices": lesion_slices, "known": truth is not None})
         pointed, dice = values["peak_in_lesion"], values["dice"]
         return MeasuredSample(
             name=sample.name,
@@ -95,6 +95,7 @@ class VolumeMetric(SetMetric):
         scores = np.array([sample.score for sample in samples])
         table = {name: np.array([row[name] for row in self._rows]) for name in self._rows[0]}
         lesions, found, false = table["lesions"], np.array(self._found), np.array(self._false)
+        known = table["known"].astype(float)  # volumes whose false alarms can be told
         thresholds, reasons, method = self._thresholds, self._reasons, self.method
 
         def resampled(draws: NDArray[Any]) -> Mapping[str, Rows]:
@@ -103,7 +104,7 @@ class VolumeMetric(SetMetric):
             rows["dice_best_median"] = median_rows(table["dice_best"], draws)
             rows["slice_pointing"] = mean_rows(table["slice_pointing"], draws, table["lesion_slices"])
             rows["volume_auroc"] = auroc_rows(*counts_at_scores(labels, scores, draws))
-            rows |= _froc_rows(draws, thresholds, false, found, lesions)
+            rows |= _froc_rows(draws * known, thresholds, false, found, lesions)
             return rows
 
         once = {name: float(rows[0]) for name, rows in resampled(np.ones((1, len(samples)))).items()}
@@ -117,7 +118,7 @@ class VolumeMetric(SetMetric):
             values |= {name: Undefined("the fixed threshold is the model's") for name in _THRESHOLD_IS_THE_MODELS}
         curves: dict[str, list[tuple[float, float]]] = {}
         if lesions.sum():
-            curve = FROCCurve(thresholds, false.sum(0) / len(samples), found.sum(0) / lesions.sum())
+            curve = FROCCurve(thresholds, false.sum(0) / known.sum(), found.sum(0) / lesions.sum())
             curves["froc"] = list(zip(curve.false_positives.tolist(), curve.sensitivity.tolist(), strict=True))
         return ClassMeasures(values, resampled, curves)
 
@@ -133,6 +134,7 @@ def _measure_one(found: Scored, record: Record) -> dict[str, Value]:
         threshold=record["threshold"].value,
         voxel_volume=voxel_volume(np.asarray(record["heatmap"].affine, np.float64)) if physical else None,
         inside=inside_body(np.asarray(record["image"].cpu()).mean(axis=0)),
+        counted=record["counted"],
     )
     best = measures.best_dice
     normal = Undefined("no volume without a lesion")

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples, read_mask
+from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples, read_truth
+from anomalyclip_monai.data.benchmarks.masks import check_one_page, empty_mask
 from anomalyclip_monai.data.geometry import SliceView, resolve_slice_axis
 from anomalyclip_monai.data.loading import known_cause
 from anomalyclip_monai.exceptions import UsageError
@@ -27,6 +28,9 @@ from anomalyclip_monai.transforms.preset import ApplyPreset, ApplyPresetd
 from anomalyclip_monai.types import PathLike, Record
 
 logger = logging.getLogger(__name__)
+
+_SAID: set[str] = set()
+"""What this process has logged of images."""
 
 Preprocessing = Callable[[Record], Record]
 """The bundle's ``preprocessing``: loads ``image`` and scales it to [0, 1]."""
@@ -234,8 +238,25 @@ def _read(sample: Sample, preprocessing: Preprocessing, axis: str | int) -> tupl
     shape = tuple(image.shape[1:])
     # Abnormal without a mask: the global loss alone, which reads no mask.
     unmasked = sample.label == 1 and not sample.masks
-    mask = np.zeros(shape, dtype=bool) if unmasked else read_mask(sample, shape, affine)
+    check_one_page(sample, shape)
+    mask = np.zeros(shape, dtype=bool)
+    notes = list(record.get("notes", ()))
+    if not unmasked:
+        truth = read_truth(sample, shape, affine)
+        if (empty := empty_mask(sample, truth)) is not None:
+            raise empty
+        mask = truth.lesion
+        notes += truth.notes
+    for note in notes:
+        _say_once(note, sample.name)
     return image.as_tensor(), torch.from_numpy(mask)[None], SliceView.upright(affine, resolved)
+
+
+def _say_once(note: str, name: str) -> None:
+    """Log a note with the first image that has it: images are read again in every epoch."""
+    if note not in _SAID:
+        _SAID.add(note)
+        logger.warning("%s: %s; nothing is said of others like it", name, note)
 
 
 def _hash_of(dataset: str, sample: Sample) -> str:
