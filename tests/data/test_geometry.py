@@ -68,7 +68,7 @@ def test_sizes_that_a_scan_can_have(size: tuple[float, ...], shape: tuple[int, .
         ((900, 900, 5000), CUBE, "metres", "if its numbers are millimetres, not metres, correct its unit"),
         ((0.0009, 0.0009, 0.005), CUBE, "micrometres", "if its numbers are millimetres, not micrometres"),
         ((1, 1, 51), CUBE, "millimetres", "check the header"),
-        ((0.009, 1, 1), CUBE, "millimetres", "check the header"),
+        ((0.009, 9, 40), CUBE, "millimetres", "check the header"),
         ((1, 1, 5), (200, 200, 601), "millimetres", "check the header"),
         ((1, 1, float("nan")), CUBE, "millimetres", "check the header"),
     ],
