@@ -266,6 +266,8 @@ def _parse(stream: Any, path: Path) -> tuple[Any, list[str]]:
             return nib.MGHImage.from_file_map({"image": voxels, "header": voxels}), []
     block = _header_block(stream, path)
     sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    if _suffix(path) and 348 in sizes and block[344:347] not in (b"ni1", b"n+1"):
+        raise CaseError("E_NIFTI", "an ANALYZE pair does not say where left and right are", path, "convert it to NIfTI")
     # A pair, also where both are one file: its header is handed over alone, without extensions, which nobody reads.
     image_class = nib.Nifti2Pair if 540 in sizes else nib.Nifti1Pair
     header_class = image_class.header_class

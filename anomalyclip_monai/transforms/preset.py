@@ -170,7 +170,7 @@ class ApplyPresetd(MapTransform):
             described = {name: value for name, value in asdict(preset).items() if name in ("name", "scaling")}
             evidence = self.evidence.get(preset.name, "not measured on such images")
             record["preset"] = {**described, "chosen": reason, "evidence": evidence}
-            if source.kind != "photo" and (note := _nothing_to_see(record[key], preset.name)):
+            if source.kind != "photo" and (note := _nothing_to_see(image, record[key], preset.name)):
                 record["notes"] = [*record.get("notes", []), note]
         return record
 
@@ -217,8 +217,10 @@ def _ct_by_view(data: torch.Tensor, affine: Affine) -> tuple[str, str]:
     return ("ct_head", why) if is_head else ("ct_abdomen", why)
 
 
-def _nothing_to_see(scaled: torch.Tensor, preset: str) -> str:
-    """A sentence, if almost all of a volume in [0, 1] is black or white; else nothing."""
+def _nothing_to_see(image: torch.Tensor, scaled: torch.Tensor, preset: str) -> str:
+    """A sentence, if almost all of a volume is black or white once it was scaled to [0, 1]; else nothing."""
+    if image.min() == image.max():
+        return f"nothing is to be seen: all voxels have the value {float(image.min()):.4g}"
     seen = sample(np.asarray(scaled))
     black, white = float((seen < 0.02).mean()), float((seen > 0.98).mean())
     if black + white < 1 - VISIBLE_SHARE:

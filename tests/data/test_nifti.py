@@ -397,3 +397,10 @@ def test_anything_else(tmp_path: Path, content: bytes) -> None:
 
 def test_unknown_voxel_type(write: Write) -> None:
     _refused(write({DATATYPE: ("h", 9999)}), "E_NIFTI")
+
+
+def test_analyze_pairs_and_other_headers(tmp_path: Path, data: np.ndarray) -> None:
+    nib.save(nib.AnalyzeImage(data, AFFINE), tmp_path / "case.img")
+    assert "does not say where left and right are" in _refused(tmp_path / "case.hdr", "E_NIFTI")
+    (tmp_path / "case.hdr").write_bytes(b"ENVI\nsamples = 4\n")
+    _refused(tmp_path / "case.hdr", "E_NIFTI")
