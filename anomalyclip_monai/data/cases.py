@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomalyclip_monai.data import dicom_series
+from anomalyclip_monai.data.geometry import check_plausible
 from anomalyclip_monai.data.itk import SUFFIXES as ITK_SUFFIXES
 from anomalyclip_monai.data.itk import is_itk, read_itk
 from anomalyclip_monai.data.nifti import SUFFIXES as NIFTI_SUFFIXES
-from anomalyclip_monai.data.nifti import is_nifti, read_nifti
+from anomalyclip_monai.data.nifti import header_file, is_nifti, read_nifti
 from anomalyclip_monai.data.photo import is_photo, read_photo
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
@@ -57,7 +58,10 @@ class Case:
         if self.error is not None:
             raise self.error
         if self.series is not None:
-            return dicom_series.read_series(self.series, volume=volume, per_slice=per_slice)
+            read = dicom_series.read_series(self.series, volume=volume, per_slice=per_slice)
+            if read.source.has_physical_size:
+                check_plausible(read.affine, read.data.shape[1:], self.path)
+            return read
         if is_photo(self.path):
             return read_photo(self.path)
         if is_nifti(self.path):
@@ -81,7 +85,7 @@ def find_cases(inputs: Sequence[PathLike], series: str | None = None) -> list[Ca
     Raises:
         NoInputError: nothing was found: ``E_NOT_FOUND`` or ``E_NO_IMAGES`` with what was skipped.
     """
-    paths = list(dict.fromkeys(Path(os.path.abspath(Path(path).expanduser())) for path in inputs))
+    paths = list(dict.fromkeys(header_file(Path(os.path.abspath(Path(path).expanduser()))) for path in inputs))
     missing = [path for path in paths if not path.exists()]
     if len(missing) == len(paths):
         raise NoInputError("E_NOT_FOUND", "no such file or folder", missing[0] if missing else None, "check the path")
@@ -266,7 +270,8 @@ def _files(folder: Path) -> Iterable[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if RESULT_MARK in files:
             continue
-        yield from (Path(parent) / name for name in sorted(files) if not name.startswith("."))
+        found = (Path(parent) / name for name in sorted(files) if not name.startswith("."))
+        yield from (path for path in found if header_file(path) == path)  # an .img goes with its .hdr
 
 
 def _with_unique_names(cases: list[Case]) -> list[Case]:

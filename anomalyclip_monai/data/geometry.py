@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import nibabel as nib
 import numpy as np
 import torch
 
+from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Affine
 
 SliceAxis = Literal["auto", "axial", "coronal", "sagittal"] | int
 
 COARSE_RATIO = 1.5
 """An axis counts as clearly the coarsest from this ratio of its spacing to the next one."""
+
+MIN_EDGE, MAX_EDGE = 0.01, 50.0
+"""Smallest and largest distance of neighbouring voxels that is believed, in mm."""
+
+MAX_EXTENT = 3000.0
+"""Longest volume that is believed, in mm."""
+
+UNITS = {"millimetres": 1.0, "metres": 1000.0, "micrometres": 0.001, "centimetres": 10.0}
+"""Length of each unit in mm, the more likely first."""
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """The world axis (R, A, S) that a plane's slices follow one another along."""
@@ -48,6 +59,41 @@ def is_sheared(affine: Affine, tolerance: float = 1e-4) -> bool:
     """Whether two array axes are not orthogonal, as after gantry tilt."""
     directions = affine[:3, :3] / spacing(affine)
     return bool(np.abs(directions.T @ directions - np.eye(3)).max() > tolerance)
+
+
+def check_plausible(
+    affine: Affine, shape: Sequence[int], path: Path | None = None, unit: str = "millimetres"
+) -> Affine:
+    """The affine itself, if voxels and volume have a size that a scan can have.
+
+    Args:
+        affine: (4, 4) voxel index to RAS mm.
+        shape: (X, Y, Z).
+        path: named by the error.
+        unit: one of ``UNITS``, in which the file counted.
+
+    Raises:
+        CaseError: they have not (``E_GEOMETRY``); if another unit would explain it, that is said.
+    """
+    edges = spacing(affine)
+    if _is_plausible(edges, shape):
+        return affine
+    said = " x ".join(f"{edge:.3g}" for edge in edges)
+    extent = " x ".join(f"{length:.3g}" for length in edges * np.array(shape[:3]))
+    what = (
+        f"voxels of {said} mm in a volume of {extent} mm are not those of a scan "
+        f"(voxel edges of {MIN_EDGE:g} to {MAX_EDGE:g} mm, at most {MAX_EXTENT:g} mm)"
+    )
+    others = [name for name, length in UNITS.items() if _is_plausible(edges * length / UNITS[unit], shape)]
+    todo = f"if its numbers are {others[0]}, not {unit}, correct its unit" if others else "check the header"
+    raise CaseError("E_GEOMETRY", what, path, todo)
+
+
+def _is_plausible(edges: np.ndarray, shape: Sequence[int]) -> bool:
+    """Whether the limits hold, but for what float32 makes of .01."""
+    low, high = edges.min() * (1 + 1e-6), edges.max() * (1 - 1e-6)
+    extent = float((edges * np.array(shape[:3])).max()) * (1 - 1e-6)
+    return bool(low >= MIN_EDGE and high <= MAX_EDGE and extent <= MAX_EXTENT)
 
 
 def closest_axes(affine: Affine) -> np.ndarray:

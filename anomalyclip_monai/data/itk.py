@@ -16,6 +16,7 @@ import numpy as np
 from monai.data import ITKReader
 from monai.utils import optional_import
 
+from anomalyclip_monai.data.geometry import UNITS, check_plausible
 from anomalyclip_monai.data.nifti import (
     MAX_EXACT,
     MAX_VOXELS,
@@ -36,6 +37,22 @@ SUFFIXES = (".nrrd", ".mha", ".mhd")
 _HEADER_BYTES = 2**16
 _CHUNK = 2**20
 _RGB = ("rgb", "rgba")
+_UNITS = {
+    "m": "metres",
+    "meter": "metres",
+    "metre": "metres",
+    "cm": "centimetres",
+    "centimeter": "centimetres",
+    "centimetre": "centimetres",
+    "mm": "millimetres",
+    "millimeter": "millimetres",
+    "millimetre": "millimetres",
+    "um": "micrometres",
+    "micron": "micrometres",
+    "micrometer": "micrometres",
+    "micrometre": "micrometres",
+}
+UNKNOWN_UNIT = "the header's unit of length is not known, millimetres were taken"
 _SPACES = {"lps", "las", "ras", "lpst", "last", "rast"} | {
     f"{words}{time}"
     for words in ("left-posterior-superior", "left-anterior-superior", "right-anterior-superior")
@@ -119,6 +136,11 @@ def _read(path: Path, volume: int | None, keep_nan: bool) -> Volume:
     else:  # a plane
         affine[:2, :2], affine[:2, 3] = given[:2, :2], given[:2, 2]
     notes = [] if header.has_orientation else [NO_ORIENTATION]
+    unit = header.unit
+    if not unit:
+        unit = "millimetres"
+        notes.append(UNKNOWN_UNIT)
+    affine[:3] *= UNITS[unit]  # ITK hands the numbers over as they are
     if len(shape) > 3:
         data = data[..., volume or 0] if len(shape) == 4 else data
     # ITK owns the memory behind its view.
@@ -127,7 +149,8 @@ def _read(path: Path, volume: int | None, keep_nan: bool) -> Volume:
         notes.append(ROUNDED)
     if not keep_nan:
         notes += replace_non_finite(data, path)
-    return Volume(data[np.newaxis], checked_affine(affine, path), Source("nifti", path, warnings=tuple(notes)))
+    affine = check_plausible(checked_affine(affine, path), grid, path, unit)
+    return Volume(data[np.newaxis], affine, Source("nifti", path, warnings=tuple(notes)))
 
 
 def _component(info: Any) -> str:
@@ -184,6 +207,7 @@ class _Header:
         packed_bytes: how many they are at most, if compressed.
         encoding: ``raw``, ``deflate``, or ``text`` for what is left to ITK.
         has_orientation: whether the header places the volume in the patient.
+        unit: of its lengths, one of ``geometry.UNITS``; empty if it names another one.
     """
 
     def __init__(self, head: bytes, path: Path) -> None:
@@ -212,8 +236,19 @@ class _Header:
                 # Without it ITK takes a part of the bytes for all of them and makes up the rest.
                 self.packed_bytes = _count(fields.get("compresseddatasize", ""), path)
             self.has_orientation = any(key in fields for key in ("transformmatrix", "rotation", "orientation"))
+        self.unit = _unit(fields.get("spaceunits" if nrrd else "distanceunits", ""))
         if skipped:
             self.encoding = "text"
+
+
+def _unit(text: str) -> str:
+    """One unit for all axes, ``"mm" "mm" "mm"`` or ``um``: as in ``geometry.UNITS``, empty if it is unknown."""
+    names = {name.lower() for name in re.findall(r'[^"\s]+', text)} - {"?"}
+    names = {name if name.isascii() else "um" if name.endswith("m") else "" for name in names}  # the Greek letter
+    units = {_UNITS.get(name if len(name) < 3 else name.removesuffix("s"), "") for name in names}
+    if not units:
+        return "millimetres"
+    return units.pop() if len(units) == 1 else ""
 
 
 def _count(text: str, path: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import logging
 import struct
 import tempfile
@@ -11,18 +12,21 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
 
-from anomalyclip_monai.data.volume import Source, Volume
+from anomalyclip_monai.data.geometry import UNITS, check_plausible
+from anomalyclip_monai.data.volume import Source, StoredGrid, Volume
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Affine, FloatArray, PathLike
 
 MGH_SUFFIXES = (".mgh", ".mgz")
-SUFFIXES = (".nii", ".nii.gz", *MGH_SUFFIXES)
+PAIR_SUFFIXES = (".hdr", ".hdr.gz", ".img", ".img.gz")
+SUFFIXES = (".nii", ".nii.gz", *PAIR_SUFFIXES, *MGH_SUFFIXES)
 
 MAX_VOXELS = 2**30
 """Largest volume that is read, 4 GiB as float32. The header is checked before anything is decoded."""
@@ -33,11 +37,17 @@ MAX_POSITION = 1e9
 BLOCK_VOXELS = 2**25
 """Voxels of the slices that :func:`iter_slices` gathers at once across the order in which they are stored."""
 
+MAX_OFFSET = 2**40
+"""Largest byte at which voxels are believed to begin."""
+
 MAX_EXACT = 2**24
 """Float32 holds every integer up to this one."""
 
 ROUNDED = "voxel values above 16,777,216 are rounded to float32"
 NO_ORIENTATION = "no orientation in the header: left, right, up and down are guesses"
+
+_UNITS = {1: "metres", 3: "micrometres"}
+"""NIfTI's codes of spatial units; 2 is millimetres, and so is a header taken that says nothing."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
@@ -49,23 +59,47 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def header_file(path: Path) -> Path:
+    """The file that stands for a volume: the ``.hdr`` of an ``.img`` beside which one lies, else the path itself."""
+    return (_other_half(path) or path) if _suffix(path).startswith(".img") else path
+
+
+def _suffix(path: Path) -> str:
+    """The suffix of a pair's half in lower case, empty for any other file."""
+    return next((suffix for suffix in PAIR_SUFFIXES if path.name.lower().endswith(suffix)), "")
+
+
+def _other_half(path: Path) -> Path | None:
+    """The ``.img`` of a ``.hdr`` or the reverse, compressed or not; None if it is missing."""
+    suffix = _suffix(path)
+    stem = path.name[: -len(suffix)]
+    wanted = ".img" if suffix.startswith(".hdr") else ".hdr"
+    compressed = (".gz", ".GZ", "") if suffix.endswith(".gz") else ("", ".gz", ".GZ")
+    for name, zipped in product((wanted, wanted.upper()), compressed):
+        if (candidate := path.with_name(f"{stem}{name}{zipped}")).is_file():
+            return candidate
+    return None
+
+
 def read_nifti(path: PathLike, volume: int | None = None, keep_nan: bool = False) -> Volume:
     """Read one volume, (1, X, Y, Z) float32.
 
     Args:
-        path: a ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz`` file.
+        path: a ``.nii``, ``.nii.gz``, ``.mgh`` or ``.mgz`` file, or either half of an ``.hdr`` and ``.img`` pair.
         volume: which volume of a 4D file, counted from 0.
         keep_nan: leave NaN and infinity as they are, for masks.
 
     Raises:
-        CaseError: ``E_NIFTI``, ``E_TRUNCATED``, ``E_GEOMETRY``, ``E_4D``, ``E_COLOUR``, ``E_PIXELS``, ``E_TOO_LARGE``.
+        CaseError: ``E_NIFTI``, ``E_NOT_FOUND`` (half of a pair), ``E_TRUNCATED``, ``E_GEOMETRY``, ``E_4D``,
+            ``E_COLOUR``, ``E_PIXELS``, ``E_TOO_LARGE``.
     """
     path = Path(path)
-    with _one_error(path), _opened(path) as stream:
-        image = _parse(stream, path)
+    with _one_error(path), _opened(_voxel_file(path)) as stream:
+        image, notes = _parse(stream, path)
         result = volume_from_nibabel(image, path, volume, keep_nan)
         if isinstance(image, nib.MGHImage) and not _places_patient(stream):
-            result = replace(result, source=replace(result.source, warnings=(NO_ORIENTATION, *result.source.warnings)))
+            notes.append(NO_ORIENTATION)
+        result = replace(result, source=replace(result.source, warnings=(*notes, *result.source.warnings)))
         _read_to_end(stream)
         return result
 
@@ -90,13 +124,13 @@ def iter_slices(path: PathLike, axis: int = 2, *, volume: int | None = None) -> 
     path = Path(path)
     lowest = np.float32(0)
     with _one_error(path), contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_opened(path))
-        image = _parse(stream, path)
+        stream = stack.enter_context(_opened(_voxel_file(path)))
+        image, _ = _parse(stream, path)
         shape = _check_image(image, path, volume)
-        _affine(image, path)
+        _affine(image, shape, path)
         if axis != 2 and isinstance(stream, gzip.GzipFile):
             stream = stack.enter_context(_unpacked(stream, image, path))
-            image = _parse(stream, path)
+            image, _ = _parse(stream, path)
         at_once = 1 if axis == 2 else max(1, BLOCK_VOXELS // (shape[0] * shape[1] * shape[2] // shape[axis]))
         for start in range(0, shape[axis], at_once):
             block = range(start, min(start + at_once, shape[axis]))
@@ -162,6 +196,19 @@ def _is_mgh(path: Path) -> bool:
     return path.name.lower().endswith(MGH_SUFFIXES)
 
 
+def _voxel_file(path: Path) -> Path:
+    """The file that holds the voxels: the path itself, or the ``.img`` of a pair of which both halves are there."""
+    if not (suffix := _suffix(path)):
+        return path
+    other = _other_half(path)
+    if other is None:
+        missing = (
+            ".img with the voxels of this .hdr" if suffix.startswith(".hdr") else ".hdr with the header of this .img"
+        )
+        raise CaseError("E_NOT_FOUND", f"the {missing} is missing", path, "put both into one folder")
+    return other if suffix.startswith(".hdr") else path
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     """The file, uncompressed on the way where its name says so."""
@@ -206,28 +253,58 @@ def _unpacked(stream: gzip.GzipFile, image: Any, path: Path) -> Iterator[IO[byte
         yield plain
 
 
-def _parse(stream: Any, path: Path) -> Any:
-    """The nibabel image of a stream, its data still to be read."""
-    holder = nib.FileHolder(fileobj=stream)
-    size = int.from_bytes(head := stream.read(4), "little")
-    stream.seek(0)
+def _parse(stream: Any, path: Path) -> tuple[Any, list[str]]:
+    """The nibabel image of a stream of voxels, its data still to be read, and what is odd about where they begin."""
+    voxels = nib.FileHolder(fileobj=stream)
     if _is_mgh(path):
-        image_class = nib.MGHImage
-    else:
-        image_class = nib.Nifti2Image if 540 in (size, int.from_bytes(head, "big")) else nib.Nifti1Image
-    with _checked_header(path):
-        if _is_mgh(path):
+        with _checked_header(path):
             # nibabel jumps behind the data for a footer, so the size comes first: version, four dimensions
             _, *dims = struct.unpack(">5i", stream.read(20))
             if min(dims) < 1:
                 raise CaseError("E_GEOMETRY", f"the volume has no voxels, its shape is {dims}", path, "check the file")
             check_size(dims, path)
-        else:
-            # nibabel turns voxel sizes of 0 into 1 while it reads
-            header = image_class.header_class.from_fileobj(stream, check=False)
-            _check_voxel_size(header, path)
-        stream.seek(0)
-        return image_class.from_file_map({"image": holder, "header": holder})
+            stream.seek(0)
+            return nib.MGHImage.from_file_map({"image": voxels, "header": voxels}), []
+    block = _header_block(stream, path)
+    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    if _suffix(path) and 348 in sizes and block[344:347] not in (b"ni1", b"n+1"):
+        raise CaseError("E_NIFTI", "an ANALYZE pair does not say where left and right are", path, "convert it to NIfTI")
+    # A pair, also where both are one file: its header is handed over alone, without extensions, which nobody reads.
+    image_class = nib.Nifti2Pair if 540 in sizes else nib.Nifti1Pair
+    header_class = image_class.header_class
+    with _checked_header(path):
+        header = header_class(block[: header_class.template_dtype.itemsize], check=False)
+        # nibabel turns voxel sizes of 0 into 1 while it reads
+        _check_voxel_size(header, path)
+        header["vox_offset"], notes = _data_offset(header, stream, path)
+        holder = nib.FileHolder(fileobj=io.BytesIO(header.binaryblock))
+        return image_class.from_file_map({"image": voxels, "header": holder}), notes
+
+
+def _header_block(stream: Any, path: Path) -> bytes:
+    """The first 540 bytes of the header, enough for both versions of NIfTI."""
+    if not _suffix(path):
+        return bytes(stream.read(540))
+    half = header_file(path)
+    with _opened(half) as header:
+        return header.read(540)
+
+
+def _data_offset(header: Any, stream: Any, path: Path) -> tuple[int, list[str]]:
+    """The byte at which the voxels begin: not inside the header, where some programs say 0.
+
+    Raises:
+        CaseError: no file of this size can have them there (``E_NIFTI``).
+    """
+    given = float(header["vox_offset"])
+    size = MAX_OFFSET if isinstance(stream, gzip.GzipFile) else stream.seek(0, io.SEEK_END)
+    if not (0 <= given <= size and given.is_integer()):
+        what = f"the header says that the voxels begin at byte {given:.15g}, where they cannot be"
+        raise CaseError("E_NIFTI", what, path, "repair vox_offset in the header")
+    first = header.pair_vox_offset if _suffix(path) else header.single_vox_offset
+    if given >= first:
+        return int(given), []
+    return first, [f"the header says that the voxels begin at byte {given:.0f}, inside of it; byte {first} was taken"]
 
 
 @contextlib.contextmanager
@@ -260,7 +337,7 @@ def volume_from_nibabel(
 ) -> Volume:
     """A nibabel image in memory or on disk -> :class:`Volume`; see :func:`read_nifti` for the errors."""
     shape = _check_image(image, path, volume)
-    affine, notes = _affine(image, path)
+    affine, grid, notes = _affine(image, shape, path)
     # Plane by plane: scaled by the header, a whole volume would pass through float64.
     data = np.empty(shape, np.float32)
     rounded = False
@@ -274,7 +351,7 @@ def volume_from_nibabel(
         notes.append(ROUNDED)
     if not keep_nan:
         notes += replace_non_finite(data, path)
-    source = Source("nifti" if path else "memory", path, warnings=tuple(notes))
+    source = Source("nifti" if path else "memory", path, grid=grid, warnings=tuple(notes))
     return Volume(data[np.newaxis], affine, source)
 
 
@@ -320,14 +397,15 @@ def check_shape(shape: tuple[int, ...], path: Path | None, volume: int | None) -
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _affine(image: Any, path: Path | None) -> tuple[Affine, list[str]]:
-    """The affine that the header defines, sform before qform, and what is odd about it."""
+def _affine(image: Any, shape: Sequence[int], path: Path | None) -> tuple[Affine, StoredGrid | None, list[str]]:
+    """The affine in mm that the header defines, sform before qform, how that is stored, and what is odd about it."""
     header = image.header
     notes: list[str] = []
     zooms = np.asarray(header.get_zooms()[:3], dtype=np.float64)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not hasattr(header, "get_sform"):
-        return checked_affine(affine, path), notes
+        return check_plausible(checked_affine(affine, path), shape, path), None, notes
+    grid = _stored_grid(header) if np.allclose(affine, header.get_best_affine(), equal_nan=True) else None
     sform, sform_code = header.get_sform(coded=True)
     if not sform_code and not header["qform_code"]:
         notes.append(NO_ORIENTATION)
@@ -337,11 +415,33 @@ def _affine(image: Any, path: Path | None) -> tuple[Affine, list[str]]:
             raise CaseError("E_GEOMETRY", "the orientation in the header has no volume", path, "repair the header")
         notes.append("the header's sform is unusable, its qform was taken")
         affine = np.asarray(qform, dtype=np.float64)
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if len(zooms) == 3 and not np.allclose(lengths, zooms, rtol=1e-3, atol=1e-3):
+        grid = replace(_stored_grid(header), sform=(0.0,) * 12, sform_code=0)
+    unit = _UNITS.get(int(header["xyzt_units"]) & 7, "millimetres")
+    in_mm = affine.copy()
+    in_mm[:3] *= UNITS[unit]
+    lengths = np.linalg.norm(in_mm[:3, :3], axis=0)
+    if len(zooms) == 3 and not np.allclose(lengths, zooms * UNITS[unit], rtol=1e-3, atol=1e-3):
         taken = np.round(lengths, 4).tolist()
         notes.append(f"the header's voxel size disagrees with its orientation, {taken} mm taken")
-    return checked_affine(affine, path), notes
+    return check_plausible(checked_affine(in_mm, path), shape, path, unit), grid, notes
+
+
+def _stored_grid(header: Any) -> StoredGrid:
+    """What a NIfTI header says of its grid."""
+
+    def numbers(*names: str) -> tuple[float, ...]:
+        return tuple(float(value) for name in names for value in np.atleast_1d(header[name]))
+
+    return StoredGrid(
+        sform=numbers("srow_x", "srow_y", "srow_z"),
+        sform_code=int(header["sform_code"]),
+        quaternion=numbers("quatern_b", "quatern_c", "quatern_d"),
+        offset=numbers("qoffset_x", "qoffset_y", "qoffset_z"),
+        pixdim=numbers("pixdim")[:4],
+        qform_code=int(header["qform_code"]),
+        unit=int(header["xyzt_units"]) & 7,
+        version=2 if header.sizeof_hdr == 540 else 1,
+    )
 
 
 def checked_affine(affine: Affine, path: Path | None) -> Affine:

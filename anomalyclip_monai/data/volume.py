@@ -20,6 +20,34 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredGrid:
+    """How a NIfTI header places its voxels, number for number, so that results lie on the source in every viewer.
+
+    A viewer may prefer the qform to the sform, or take no heed of the unit: what it does with the source it then does
+    with the results. Numbers alone: a header's texts and extensions may name a patient.
+
+    Attributes:
+        sform: the rows of ``srow_x``, ``srow_y`` and ``srow_z``, 12 numbers.
+        sform_code: what they refer to, 0 for nothing.
+        quaternion: ``quatern_b``, ``quatern_c``, ``quatern_d``.
+        offset: ``qoffset_x``, ``qoffset_y``, ``qoffset_z``.
+        pixdim: qfac, the handedness of the qform, and the voxel sizes along the three axes.
+        qform_code: what the qform refers to, 0 for nothing.
+        unit: the spatial part of ``xyzt_units``: 1 metre, 2 millimetre, 3 micrometre, 0 not said.
+        version: of NIfTI, 1 (float32) or 2 (float64).
+    """
+
+    sform: tuple[float, ...]
+    sform_code: int
+    quaternion: tuple[float, ...]
+    offset: tuple[float, ...]
+    pixdim: tuple[float, ...]
+    qform_code: int
+    unit: int
+    version: Literal[1, 2] = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Where a volume came from. Holds no patient attribute.
 
@@ -33,6 +61,7 @@ class Source:
         regular: False where the slices do not lie on one grid and were taken one by one: then only ``frames`` say
             where a slice lies, the affine is nominal, and results go to DICOM only.
         frames: for DICOM, the stored frame of each slice in the order of the array's last axis.
+        grid: for NIfTI, how its header places the voxels, in its own unit.
         warnings: what the reader noticed and corrected, one sentence each.
     """
 
@@ -44,6 +73,7 @@ class Source:
     has_physical_size: bool = True
     regular: bool = True
     frames: tuple[Frame, ...] = ()
+    grid: StoredGrid | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -53,7 +83,7 @@ class Volume:
 
     Attributes:
         data: (C, X, Y, Z) float32 in modality values (HU for CT), C is 1 or, for colour, 3; never NaN or inf.
-        affine: (4, 4) float64, voxel index to RAS millimetres, as the file defines it.
+        affine: (4, 4) float64, voxel index to RAS millimetres, as the file defines it: whatever unit that counts in.
         source: what the file says of the volume.
     """
 

@@ -143,8 +143,8 @@ class Result:
         folder = Path(out) / self.case
         with whole_set(folder) as staging:
             if self.source.regular:
-                write_nifti(staging / "heatmap.nii.gz", heatmap.astype(np.float32), self.affine)
-                write_nifti(staging / "mask.nii.gz", mask.astype(np.uint8), self.affine)
+                write_nifti(staging / "heatmap.nii.gz", heatmap.astype(np.float32), self.affine, self.source.grid)
+                write_nifti(staging / "mask.nii.gz", mask.astype(np.uint8), self.affine, self.source.grid)
             if dicom and self.source.kind == "dicom" and self.source.has_physical_size:
                 self._save_dicom(staging, heatmap, mask)
             if self.is_photo:

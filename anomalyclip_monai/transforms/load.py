@@ -15,7 +15,7 @@ from monai.transforms.transform import MapTransform, Transform
 from nibabel.spatialimages import SpatialImage
 
 from anomalyclip_monai.data.cases import Case, the_case
-from anomalyclip_monai.data.geometry import voxel_volume
+from anomalyclip_monai.data.geometry import check_plausible, voxel_volume
 from anomalyclip_monai.data.masks import (
     StoredMask,
     grid_problem,
@@ -142,6 +142,8 @@ def _from_tensor(image: torch.Tensor, keep_nan: bool = False) -> Volume:
     affine = np.asarray(image.affine, dtype=np.float64) if isinstance(image, MetaTensor) else np.eye(4)
     if not np.isfinite(affine).all() or voxel_volume(affine) < 1e-12:
         raise CaseError("E_GEOMETRY", "the affine has no volume", None, "give voxel index to RAS millimetres")
+    if isinstance(image, MetaTensor):  # of any other tensor nobody says how large its voxels are
+        check_plausible(affine, data.shape[1:])
     acquired = int(image.meta.get("acquisition_axis", -1)) if isinstance(image, MetaTensor) else -1
     warnings = () if keep_nan else tuple(replace_non_finite(data, None))
     return Volume(

@@ -12,9 +12,11 @@ import torch
 from monai.transforms.transform import MapTransform, Transform
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.data.geometry import spacing
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.transforms.head import look_for_head
+from anomalyclip_monai.transforms.hounsfield import are_ct_numbers
+from anomalyclip_monai.transforms.robust import percentile_limits, sample
 from anomalyclip_monai.types import Affine, Record
 
 Scaling = Literal["window", "percentile", "range"]
@@ -24,8 +26,8 @@ HEAD_PARTS = {"HEAD", "BRAIN", "SKULL", "HEADNECK", "ORBIT", "IAC", "PITUITARY",
 
 CHEST_PARTS = {"CHEST", "THORAX", "LUNG"}
 
-HEAD_EXTENT_MM = 300.0
-"""A CT without a body part that spans less than this in its two longer directions is taken for a head."""
+VISIBLE_SHARE = 0.001
+"""Less than this of a volume between black and white is nothing that can be seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,11 @@ class Preset:
 
     Attributes:
         name: name of the preset.
-        scaling: ``window`` (HU), ``percentile`` (0 to a percentile of the foreground) or ``range``.
+        scaling: ``window`` (HU), ``percentile`` (background to a percentile of the foreground) or ``range``.
         window_center: centre of the window in HU.
         window_width: width of the window in HU.
         upper_percentile: percentile of the foreground that becomes 1.
-        foreground_fraction: the foreground is brighter than this fraction of the volume's mean.
+        foreground_fraction: the foreground is brighter than this fraction of the volume's mean above its background.
         lower: value that becomes 0.
         upper: value that becomes 1.
         reason: where the values come from.
@@ -84,10 +86,7 @@ class Preset:
             return self.window_center - self.window_width / 2, self.window_center + self.window_width / 2
         if self.scaling == "range":
             return self.lower, self.upper
-        values = np.asarray(data)
-        foreground = values[values > self.foreground_fraction * values.mean(dtype=np.float64)]
-        upper = float(np.percentile(foreground, self.upper_percentile)) if foreground.size else 0.0
-        return 0.0, upper if upper > 0 else 1.0
+        return percentile_limits(np.asarray(data), self.upper_percentile, self.foreground_fraction)
 
 
 def _entry(name: str, key: str, value: Any) -> str | float:
@@ -139,7 +138,8 @@ class ApplyPreset(Transform):
 class ApplyPresetd(MapTransform):
     """Dictionary version of :class:`ApplyPreset`.
 
-    The record gets ``preset``: name, reason, scaling and, from ``evidence``, how good the model is there.
+    The record gets ``preset``: name, reason, scaling and, from ``evidence``, how good the model is there; and one more
+    of its ``notes`` where nothing is left to be seen.
 
     Args:
         keys: the image's key.
@@ -170,6 +170,8 @@ class ApplyPresetd(MapTransform):
             described = {name: value for name, value in asdict(preset).items() if name in ("name", "scaling")}
             evidence = self.evidence.get(preset.name, "not measured on such images")
             record["preset"] = {**described, "chosen": reason, "evidence": evidence}
+            if source.kind != "photo" and (note := _nothing_to_see(image, record[key], preset.name)):
+                record["notes"] = [*record.get("notes", []), note]
         return record
 
 
@@ -179,11 +181,11 @@ def choose_preset(source: Source, data: torch.Tensor, affine: Affine) -> tuple[s
         return "photo", "a photo"
     if source.modality:
         return _by_modality(source, data, affine)
-    low, high = float(data.min()), float(data.max())
-    if low <= -100 and -low >= 0.02 * high:
-        name, why = _ct_by_extent(data, affine)
-        return name, f"values from {low:.0f} to {high:.0f} look like CT; {why}"
-    return "mr_brain", f"values from {low:.4g} to {high:.4g} are no CT numbers; MR of the head assumed"
+    is_ct, why = are_ct_numbers(np.asarray(data))
+    if is_ct:
+        name, seen = _ct_by_view(data, affine)
+        return name, f"{why}; {seen}"
+    return "mr_brain", f"{why}; MR of the head assumed"
 
 
 def _by_modality(source: Source, data: torch.Tensor, affine: Affine) -> tuple[str, str]:
@@ -194,7 +196,7 @@ def _by_modality(source: Source, data: torch.Tensor, affine: Affine) -> tuple[st
             name = "ct_head" if part in HEAD_PARTS else "ct_chest" if part in CHEST_PARTS else "ct_abdomen"
             return name, said
         case "CT":
-            name, why = _ct_by_extent(data, affine)
+            name, why = _ct_by_view(data, affine)
             return name, f"{said}; {why}"
         case "MR":
             if part and part not in HEAD_PARTS:
@@ -210,9 +212,18 @@ def _by_modality(source: Source, data: torch.Tensor, affine: Affine) -> tuple[st
             return ("photo", said) if data.shape[0] == 3 else ("mr_body", f"{said}, scaled like MR")
 
 
-def _ct_by_extent(data: torch.Tensor, affine: Affine) -> tuple[str, str]:
-    extent = sorted(spacing(affine) * np.array(data.shape[1:]))[1:]
-    size = " x ".join(f"{length:.0f}" for length in extent)
-    if max(extent) < HEAD_EXTENT_MM:
-        return "ct_head", f"{size} mm is the size of a head"
-    return "ct_abdomen", f"{size} mm is the size of a body"
+def _ct_by_view(data: torch.Tensor, affine: Affine) -> tuple[str, str]:
+    is_head, why = look_for_head(np.asarray(data[0]), affine)
+    return ("ct_head", why) if is_head else ("ct_abdomen", why)
+
+
+def _nothing_to_see(image: torch.Tensor, scaled: torch.Tensor, preset: str) -> str:
+    """A sentence, if almost all of a volume is black or white once it was scaled to [0, 1]; else nothing."""
+    if image.min() == image.max():
+        return f"nothing is to be seen: all voxels have the value {float(image.min()):.4g}"
+    seen = sample(np.asarray(scaled))
+    black, white = float((seen < 0.02).mean()), float((seen > 0.98).mean())
+    if black + white < 1 - VISIBLE_SHARE:
+        return ""
+    what = f"{100 * black:.0f} % of the voxels are black and {100 * white:.0f} % white"
+    return f"nothing is to be seen: by the preset {preset} {what}; choose another one with --preset"

@@ -297,3 +297,27 @@ def test_series_chooses_by_number_and_by_uid(tmp_path: Path) -> None:
     assert find_cases([tmp_path], series=second.series.uid) == [second]
     with pytest.raises(NoInputError, match="no series 7; the numbers there are: 1, 2"):
         find_cases([tmp_path], series="7")
+
+
+def test_a_pair_is_one_case_by_either_half(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Pair(np.ones((3, 2, 1), dtype=np.int16), np.eye(4)), tmp_path / "head.img")
+    (tmp_path / "alone.img").write_bytes(b"half of a pair")
+    assert [(case.name, case.path.name) for case in find_cases([tmp_path])] == [
+        ("alone", "alone.img"),
+        ("head", "head.hdr"),
+    ]
+    halves = [tmp_path / "head.hdr", tmp_path / "head.img"]
+    assert [case.name for case in find_cases(halves)] == ["head"]
+    assert the_case(halves[1]).read().data.shape == (1, 3, 2, 1)
+    with pytest.raises(CaseError, match=r"E_NOT_FOUND: the \.hdr with the header of this \.img is missing"):
+        the_case(tmp_path / "alone.img").read()
+
+
+def test_sizes_that_no_scan_has(tmp_path: Path) -> None:
+    _series(tmp_path / "far", 3)
+    for path in (tmp_path / "far").iterdir():
+        image = pydicom.dcmread(path)
+        image.PixelSpacing = [60, 60]
+        image.save_as(path)
+    with pytest.raises(CaseError, match=r"E_GEOMETRY: voxels of 60 x 60 x 5 mm in a volume of 180 x 120 x 10 mm"):
+        the_case(tmp_path / "far").read()

@@ -477,3 +477,40 @@ def test_memory_of_slices_is_bounded(tmp_path: Path, suffix: str, axis: int, lim
     total, megabytes = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     assert float(total) == (sum(range(200)) if axis == 2 else 0)
     assert float(megabytes) < limit
+
+
+# --- units of length
+
+
+@needs_itk
+@pytest.mark.parametrize(
+    ("unit", "length"),
+    [("m", 1000.0), ("cm", 10.0), ("mm", 1.0), ("um", 0.001), ("\u00b5m", 0.001), ("microns", 0.001)],
+)
+@pytest.mark.parametrize("suffix", ["nrrd", "mha"])
+def test_lengths_become_millimetres(tmp_path: Path, data: np.ndarray, suffix: str, unit: str, length: float) -> None:
+    scaled = rotated()
+    scaled[:3] /= length
+    path = tmp_path / f"case.{suffix}"
+    if suffix == "nrrd":
+        write_nrrd(path, data, scaled)
+        line, mark = f'space units: "{unit}" "{unit}" "{unit}"\n', b"endian:"
+    else:
+        write_meta(path, data, scaled)
+        line, mark = f"DistanceUnits = {unit}\n", b"ElementSpacing"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(mark, line.encode() + mark, 1))
+    assert_same(read(path), as_nifti(tmp_path, data, rotated()))
+
+
+@needs_itk
+def test_a_unit_of_length_that_is_not_known(tmp_path: Path, data: np.ndarray) -> None:
+    path = write_nrrd(tmp_path / "case.nrrd", data, rotated())
+    path.write_bytes(path.read_bytes().replace(b"endian:", b'space units: "ell" "ell" "ell"\nendian:', 1))
+    assert itk_reader.UNKNOWN_UNIT in read(path).source.warnings
+
+
+@needs_itk
+def test_sizes_that_no_scan_has(tmp_path: Path, data: np.ndarray) -> None:
+    path = write_nrrd(tmp_path / "case.nrrd", data, np.diag([0.001, 0.001, 0.002, 1]))
+    assert "if its numbers are metres, not millimetres" in refused(path, "E_GEOMETRY")

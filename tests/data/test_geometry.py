@@ -8,6 +8,7 @@ import torch
 
 from anomalyclip_monai.data.geometry import (
     SliceView,
+    check_plausible,
     closest_axes,
     is_sheared,
     plane_distance,
@@ -15,6 +16,7 @@ from anomalyclip_monai.data.geometry import (
     spacing,
     voxel_volume,
 )
+from anomalyclip_monai.exceptions import CaseError
 
 CUBE = (200, 210, 220)
 """No axis has fewer than half the samples of the others."""
@@ -48,6 +50,34 @@ def test_closest_axes(affines: dict[str, np.ndarray]) -> None:
     assert closest_axes(affines["sagittal"]).tolist() == [[1, -1], [2, -1], [0, -1]]
     with pytest.raises(ValueError, match="no three independent axes"):
         closest_axes(np.diag([1.0, 1, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((0.01, 0.01, 50), (9, 9, 60)), ((0.8, 0.8, 3), (512, 512, 1000)), ((1e-2, 1, 1), (1, 1, 3000))]
+)
+def test_sizes_that_a_scan_can_have(size: tuple[float, ...], shape: tuple[int, ...]) -> None:
+    affine = _affine(*np.float32(size))  # .01 as a header stores it is a little less
+    assert check_plausible(affine, shape) is affine
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "unit", "way_out"),
+    [
+        ((0.001, 0.001, 0.005), CUBE, "millimetres", "if its numbers are metres, not millimetres, correct its unit"),
+        ((900, 900, 5000), CUBE, "millimetres", "if its numbers are micrometres, not millimetres, correct its unit"),
+        ((900, 900, 5000), CUBE, "metres", "if its numbers are millimetres, not metres, correct its unit"),
+        ((0.0009, 0.0009, 0.005), CUBE, "micrometres", "if its numbers are millimetres, not micrometres"),
+        ((1, 1, 51), CUBE, "millimetres", "check the header"),
+        ((0.009, 9, 40), CUBE, "millimetres", "check the header"),
+        ((1, 1, 5), (200, 200, 601), "millimetres", "check the header"),
+        ((1, 1, float("nan")), CUBE, "millimetres", "check the header"),
+    ],
+)
+def test_sizes_that_no_scan_has(size: tuple[float, ...], shape: tuple[int, ...], unit: str, way_out: str) -> None:
+    with pytest.raises(CaseError) as caught:
+        check_plausible(_affine(*size), shape, None, unit)
+    assert caught.value.code == "E_GEOMETRY"
+    assert way_out in str(caught.value)
 
 
 # --- the slice axis, rule by rule

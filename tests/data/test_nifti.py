@@ -12,12 +12,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from anomalyclip_monai.data.nifti import is_nifti, read_nifti, volume_from_nibabel
+from anomalyclip_monai.data.nifti import header_file, is_nifti, iter_slices, read_nifti, volume_from_nibabel
 from anomalyclip_monai.exceptions import CaseError
 
 SHAPE = (4, 5, 3)
 AFFINE = np.array([[-0.5, 0, 0, 10], [0, 0.75, 0, 20], [0, 0, 2, 30], [0, 0, 0, 1.0]])
-DIM, DATATYPE, BITPIX, PIXDIM, SLOPE, QFORM, SROW = 40, 70, 72, 76, 112, 252, 280
+DIM, DATATYPE, BITPIX, PIXDIM, VOX_OFFSET, SLOPE, UNITS, QFORM, SROW = 40, 70, 72, 76, 108, 112, 123, 252, 280
 """Byte offsets in a NIfTI-1 header."""
 
 
@@ -148,6 +148,112 @@ def test_names() -> None:
     assert is_nifti(Path("a.b.NII.GZ"))
     assert not is_nifti(Path("a.gz"))
     assert not is_nifti(Path("nii"))
+
+
+@pytest.mark.parametrize(
+    "names", [("a.hdr", "a.img"), ("a.hdr.gz", "a.img.gz"), ("A.HDR", "A.IMG"), ("a.hdr", "a.img.gz")]
+)
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+def test_pairs_by_either_half(tmp_path: Path, data: np.ndarray, kind: Any, names: tuple[str, str]) -> None:
+    nib.save(kind(data, AFFINE), tmp_path / "plain.img")
+    for given, name in zip(("plain.hdr", "plain.img"), names, strict=True):
+        content = (tmp_path / given).read_bytes()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    for name in names:
+        volume = read_nifti(tmp_path / name)
+        np.testing.assert_array_equal(volume.data[0], data)
+        np.testing.assert_array_equal(volume.affine, AFFINE)
+        assert volume.source.warnings == ()
+        assert header_file(tmp_path / name) == tmp_path / names[0]
+        for axis in range(3):
+            slices = list(iter_slices(tmp_path / name, axis))
+            np.testing.assert_array_equal(np.stack(slices, axis=axis), data)
+
+
+def test_voxels_of_a_pair_may_begin_anywhere(tmp_path: Path, data: np.ndarray) -> None:
+    nib.save(nib.Nifti1Pair(data, AFFINE), tmp_path / "a.img")
+    header = bytearray((tmp_path / "a.hdr").read_bytes())
+    struct.pack_into("<f", header, VOX_OFFSET, 16)
+    (tmp_path / "a.hdr").write_bytes(header)
+    (tmp_path / "a.img").write_bytes(bytes(16) + (tmp_path / "a.img").read_bytes())
+    np.testing.assert_array_equal(read_nifti(tmp_path / "a.hdr").data[0], data)
+
+
+@pytest.mark.parametrize(("missing", "given"), [(".img with the voxels", "a.hdr"), (".hdr with the header", "a.img")])
+def test_half_of_a_pair(tmp_path: Path, data: np.ndarray, missing: str, given: str) -> None:
+    nib.save(nib.Nifti1Pair(data, AFFINE), tmp_path / "b.img")
+    (tmp_path / given.replace("a", "b")).rename(tmp_path / given)
+    assert f"the {missing} of this" in _refused(tmp_path / given, "E_NOT_FOUND")
+    assert header_file(tmp_path / given) == tmp_path / given
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0), ("unknown", 1.0)])
+@pytest.mark.parametrize("sform", [True, False])
+def test_units_become_millimetres(tmp_path: Path, data: np.ndarray, unit: str, factor: float, sform: bool) -> None:
+    affine = AFFINE.copy()
+    affine[:3] /= factor
+    image = nib.Nifti1Image(data, affine)
+    image.set_qform(affine, code=3)
+    image.set_sform(affine if sform else None, code=4 if sform else 0)
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, tmp_path / "case.nii")
+    volume = read_nifti(tmp_path / "case.nii")
+    np.testing.assert_allclose(volume.affine, AFFINE, rtol=1e-6, atol=1e-6)
+    assert volume.source.warnings == ()
+    grid = volume.source.grid
+    assert grid is not None
+    assert (grid.sform_code, grid.qform_code, grid.unit) == (4 if sform else 0, 3, image.header["xyzt_units"] & 7)
+    if sform:
+        np.testing.assert_array_equal(np.reshape(grid.sform, (3, 4)), affine[:3].astype(np.float32))
+
+
+def test_a_unit_that_cannot_be_meant(write: Write) -> None:
+    # half a metre from voxel to voxel; then half a micrometre
+    message = _refused(write({UNITS: ("B", 1)}), "E_GEOMETRY")
+    assert "voxels of 500 x 750 x 2e+03 mm in a volume of 2e+03 x 3.75e+03 x 6e+03 mm" in message
+    assert "if its numbers are millimetres, not metres, correct its unit" in message
+    assert "if its numbers are millimetres, not micrometres" in _refused(write({UNITS: ("B", 3)}), "E_GEOMETRY")
+
+
+@pytest.mark.parametrize("name", ["case.nii", "case.nii.gz"])
+@pytest.mark.parametrize(("kind", "first"), [(nib.Nifti1Image, 352), (nib.Nifti2Image, 544)])
+@pytest.mark.parametrize("offset", [0, 348])
+def test_voxels_do_not_begin_inside_the_header(
+    tmp_path: Path, data: np.ndarray, kind: Any, first: int, name: str, offset: int
+) -> None:
+    nib.save(kind(data, AFFINE), tmp_path / "plain.nii")
+    content = bytearray((tmp_path / "plain.nii").read_bytes())
+    struct.pack_into(*(("<f", content, VOX_OFFSET) if first == 352 else ("<q", content, 168)), offset)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    volume = read_nifti(path)
+    np.testing.assert_array_equal(volume.data[0], data)
+    assert volume.source.warnings == (
+        f"the header says that the voxels begin at byte {offset}, inside of it; byte {first} was taken",
+    )
+    for axis in range(3):
+        np.testing.assert_array_equal(np.stack(list(iter_slices(path, axis)), axis=axis), data)
+
+
+@pytest.mark.parametrize("offset", [-16, 352.5, 1e9, 3e38, np.nan, np.inf])
+def test_voxels_that_begin_where_they_cannot(write: Write, offset: float) -> None:
+    assert "the voxels begin at byte" in _refused(write({VOX_OFFSET: ("f", offset)}), "E_NIFTI")
+
+
+def test_voxels_right_behind_the_header_are_not_read_four_bytes_off(write: Write) -> None:
+    # one web viewer saves 348 bytes of header and no more
+    for offset in (0, 348):
+        path = write({VOX_OFFSET: ("f", offset)})
+        content = path.read_bytes()
+        path.write_bytes(content[:348] + content[352:])
+        _refused(path, "E_TRUNCATED")
+
+
+def test_voxels_behind_an_extension(tmp_path: Path, data: np.ndarray) -> None:
+    image = nib.Nifti1Image(data, AFFINE)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, b"free text"))
+    nib.save(image, tmp_path / "case.nii")
+    np.testing.assert_array_equal(read_nifti(tmp_path / "case.nii").data[0], data)
 
 
 # --- what is odd and said
@@ -291,3 +397,10 @@ def test_anything_else(tmp_path: Path, content: bytes) -> None:
 
 def test_unknown_voxel_type(write: Write) -> None:
     _refused(write({DATATYPE: ("h", 9999)}), "E_NIFTI")
+
+
+def test_analyze_pairs_and_other_headers(tmp_path: Path, data: np.ndarray) -> None:
+    nib.save(nib.AnalyzeImage(data, AFFINE), tmp_path / "case.img")
+    assert "does not say where left and right are" in _refused(tmp_path / "case.hdr", "E_NIFTI")
+    (tmp_path / "case.hdr").write_bytes(b"ENVI\nsamples = 4\n")
+    _refused(tmp_path / "case.hdr", "E_NIFTI")

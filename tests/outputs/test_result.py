@@ -15,6 +15,7 @@ from PIL import Image
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.data import Source
+from anomalyclip_monai.data.nifti import read_nifti
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError
 from anomalyclip_monai.outputs import Result, SaveImageResultd
 from anomalyclip_monai.transforms import FindLesionsd
@@ -222,3 +223,17 @@ def test_step_writes_the_same_files(record: MakeRecord, tmp_path: Path) -> None:
 def test_viewers_know_the_step_as_one_that_writes() -> None:
     assert issubclass(SaveImageResultd, SaveImaged)
     assert "SaveImage" in SaveImageResultd.__name__
+
+
+def test_files_lie_on_the_stored_grid_of_a_nifti(tmp_path: Path, record: MakeRecord, affines: dict[str, Any]) -> None:
+    in_metres = np.diag([1e-3, 1e-3, 1e-3, 1]) @ affines["oblique"]
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.float32), in_metres)
+    image.header.set_xyzt_units("meter")
+    image.set_sform(in_metres, code=3)
+    nib.save(image, tmp_path / "source.nii")
+    source = read_nifti(tmp_path / "source.nii").source
+    folder = Result.from_record(record(source=source), model=MODEL, device="cpu").save(tmp_path / "out")
+    for name in ("heatmap.nii.gz", "mask.nii.gz"):
+        header = nib.load(folder / name).header
+        assert (int(header["sform_code"]), header.get_xyzt_units()[0]) == (3, "meter")
+        np.testing.assert_array_equal(header.get_sform(), nib.load(tmp_path / "source.nii").get_sform())
