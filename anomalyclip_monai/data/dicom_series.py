@@ -3,7 +3,7 @@
 Slices are sorted by Image Position (Patient) along the normal of Image Orientation (Patient); file names,
 instance numbers and slice locations do not matter. The affine is fitted to the positions and then held
 against each of them: a series whose slices stray more than :data:`MAX_POSITION_ERROR` is refused. ``scan``
-finds series, ``read_series`` reads one, ``open_archive`` unpacks a zip.
+finds series, ``read_series`` reads one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyclip_monai.data.dicom_archive import open_archive
 from anomalyclip_monai.data.dicom_headers import CROSS_SECTIONAL, SliceHeader, is_dicom
 from anomalyclip_monai.data.dicom_pixels import decode_volume
 from anomalyclip_monai.data.dicom_scan import Series, scan
@@ -23,7 +22,7 @@ from anomalyclip_monai.data.volume import Source, Volume
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Affine
 
-__all__ = ["Series", "is_dicom", "open_archive", "read_series", "scan"]
+__all__ = ["Series", "is_dicom", "read_series", "scan"]
 
 MAX_POSITION_ERROR = 0.05
 """mm between a slice's place by the affine and by its own header, at its worst corner; or a quarter of the

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -42,8 +41,8 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
-from anomalyclip_monai.data import dicom_archive, dicom_headers, dicom_pixels
-from anomalyclip_monai.data.dicom_series import is_dicom, open_archive, read_series, scan
+from anomalyclip_monai.data import dicom_headers, dicom_pixels
+from anomalyclip_monai.data.dicom_series import is_dicom, read_series, scan
 from anomalyclip_monai.data.volume import Frame, Volume
 from anomalyclip_monai.exceptions import CaseError
 
@@ -497,40 +496,6 @@ def test_nothing_of_a_header_reaches_logs_or_messages(
     assert not any(marker in text for text in messages)
     assert marker not in caplog.text
     assert not list(recwarn)
-
-
-def archive_with(path: Path, *names: str, content: bytes = b"x") -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
-            archive.writestr(name, content)
-    return path
-
-
-def test_archive_is_unpacked_and_removed(tmp_path: Path) -> None:
-    with open_archive(archive_with(tmp_path / "a.zip", "one/two.txt", "three")) as folder:
-        assert (folder / "one" / "two.txt").read_bytes() == b"x"
-    assert not folder.exists()
-
-
-@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../out", "c:\\out", "a\\..\\..\\out"])
-def test_archive_that_leaves_its_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CaseError, match="E_ARCHIVE"), open_archive(archive_with(tmp_path / "a.zip", name)):
-        pass
-    assert not (tmp_path / "out").exists()
-
-
-def test_archive_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = archive_with(tmp_path / "bomb.zip", "zeros", content=b"\0" * 2**23)
-    link = zipfile.ZipInfo("link")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
-        archive.writestr(link, "/etc/passwd")
-    (tmp_path / "no.zip").write_bytes(b"PK\x03\x04 no zip")
-    many = archive_with(tmp_path / "many.zip", *map(str, range(20)))
-    monkeypatch.setattr(dicom_archive, "MAX_ENTRIES", 10)
-    for path in (bomb, tmp_path / "link.zip", tmp_path / "no.zip", many):
-        with pytest.raises(CaseError, match="E_ARCHIVE"), open_archive(path):
-            pass
 
 
 def read_all(path: Path) -> list[Volume] | CaseError:
