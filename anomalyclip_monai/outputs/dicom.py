@@ -26,8 +26,8 @@ from pydicom.valuerep import DSfloat
 from anomalyclip_monai.data.dicom_headers import quiet
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
-from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, read_grid
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, source_grid
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.types import Affine
 
@@ -73,7 +73,7 @@ def write_segmentation(
     Args:
         path: of the file.
         mask: (X, Y, Z), 0 or not.
-        source: where the volume came from; its files are read again.
+        source: where the volume came from; its files are not read again.
         affine: (4, 4) voxel index to RAS mm.
         model: names and hashes of bundle, weights and prompts, see ``resources.fingerprint``.
 
@@ -81,7 +81,7 @@ def write_segmentation(
         OutputError: the source has no patient geometry, or the file cannot be written (``E_WRITE``).
     """
     with _one_line_errors(path):
-        grid = read_grid(source, affine, mask.shape)
+        grid = source_grid(source, affine, mask.shape)
         ds = hd.seg.Segmentation(
             **_common(grid, model, _MASK_NUMBER),
             pixel_array=np.ones((1, 1), np.uint8),
@@ -111,7 +111,7 @@ def write_parametric_map(
     Args:
         path: of the file.
         heatmap: (X, Y, Z) in [0, 1].
-        source: where the volume came from; its files are read again.
+        source: where the volume came from; its files are not read again.
         affine: (4, 4) voxel index to RAS mm.
         model: names and hashes of bundle, weights and prompts, see ``resources.fingerprint``.
 
@@ -123,7 +123,7 @@ def write_parametric_map(
         what = f"{4 * heatmap.size} bytes of heatmap are more than a DICOM object can hold"
         raise OutputError("E_WRITE", what, path, "use the NIfTI file")
     with _one_line_errors(path):
-        grid = read_grid(source, affine, heatmap.shape)
+        grid = source_grid(source, affine, heatmap.shape)
         ds = hd.pm.ParametricMap(
             **_common(grid, model, _HEATMAP_NUMBER),
             pixel_array=np.ones((1, 1), np.float32),
@@ -247,6 +247,8 @@ def _set_frames(ds: Dataset, grid: SourceGrid, derivation: Code, *, index_prefix
     ds.SourceImageSequence, ds.ReferencedSeriesSequence = instances, [series]
     if grid.character_set is not None:
         ds.SpecificCharacterSet = grid.character_set
+    for element in grid.texts:
+        ds[element.tag] = element
 
 
 def _source_image(reference: Reference) -> Dataset:

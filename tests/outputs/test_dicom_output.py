@@ -519,14 +519,6 @@ class TestRefused:
             )
         assert not list((tmp_path / "out").iterdir())
 
-    def test_source_that_is_gone(self, classic: Callable[..., Any], tmp_path: Path) -> None:
-        made = classic()
-        made.volume.source.frames[2].path.unlink()
-        with pytest.raises(OutputError, match="cannot be read again"):
-            write_segmentation(
-                tmp_path / "x.dcm", arrays(made.shape)[0], made.volume.source, made.volume.affine, model=MODEL
-            )
-
     def test_source_without_a_study(self, classic: Callable[..., Any], tmp_path: Path) -> None:
         made = classic(edit=lambda ds: delattr(ds, "StudyInstanceUID"))
         with pytest.raises(OutputError, match="no valid Study Instance UID"):
