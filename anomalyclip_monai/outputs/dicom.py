@@ -17,7 +17,9 @@ from typing import Any, BinaryIO
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
@@ -100,7 +102,7 @@ def write_segmentation(
             item.add(identification)
         ds.PixelData = _packed(mask, grid)
         with whole_file(path) as temporary:
-            ds.save_as(temporary, enforce_file_format=True)
+            _save(ds, grid, temporary)
 
 
 def write_parametric_map(
@@ -141,7 +143,7 @@ def write_parametric_map(
         with whole_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as frames:
             _write_floats(frames, heatmap, grid, path)
             ds.FloatPixelData = frames
-            ds.save_as(temporary, enforce_file_format=True)
+            _save(ds, grid, temporary)
 
 
 def _common(grid: SourceGrid, model: Mapping[str, str], number: int) -> dict[str, Any]:
@@ -245,10 +247,22 @@ def _set_frames(ds: Dataset, grid: SourceGrid, derivation: Code, *, index_prefix
     series = Dataset()
     series.SeriesInstanceUID, series.ReferencedInstanceSequence = grid.series_uid, instances
     ds.SourceImageSequence, ds.ReferencedSeriesSequence = instances, [series]
+
+
+def _save(ds: Dataset, grid: SourceGrid, path: Path) -> None:
+    """Write an object with the texts of its source, byte for byte.
+
+    Wrongly declared, they would not survive being decoded: Latin-1 called UTF-8 becomes U+FFFD for good. pydicom
+    writes bytes as they are only in a data set that seems to have been read in the encodings in which it is written.
+    """
     if grid.character_set is not None:
         ds.SpecificCharacterSet = grid.character_set
+    correct_ambiguous_vr(ds, True)
     for element in grid.texts:
         ds[element.tag] = element
+    encodings = default_encoding if grid.character_set is None else convert_encodings(grid.character_set)
+    ds.set_original_encoding(False, True, encodings)
+    ds.save_as(path, enforce_file_format=True)
 
 
 def _source_image(reference: Reference) -> Dataset:

@@ -224,6 +224,16 @@ class _WebOnly(urllib.request.HTTPRedirectHandler):
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
+    def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """As the base class does; an address that cannot be taken apart does not keep the connection open."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
 
 def _opener() -> urllib.request.OpenerDirector:
     """A new one each time, because that of ``urlopen`` keeps the proxies that it first met."""
