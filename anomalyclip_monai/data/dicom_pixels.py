@@ -18,7 +18,14 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from anomalyclip_monai.data.dicom_headers import ImageObject, SliceHeader, parse_object, quiet, read_dataset
+from anomalyclip_monai.data.dicom_headers import (
+    ImageObject,
+    SliceHeader,
+    TooLargeError,
+    parse_object,
+    quiet,
+    read_dataset,
+)
 from anomalyclip_monai.data.dicom_isolated import IsolatedDecoder
 from anomalyclip_monai.data.dicom_origin import Origin, check_same_patient, kept_header
 from anomalyclip_monai.data.dicom_values import Line, Mask, Padding, agreed_lines, padding_range, to_modality
@@ -110,9 +117,9 @@ def decode_volume(headers: Sequence[SliceHeader], modality: str) -> Decoded:
     with IsolatedDecoder() as isolated:
         for path, wanted in places.items():
             ds = _read_file(path, wanted)
-            header = kept_header(ds)
-            kept = header if kept is None else kept
-            check_same_patient(kept, header, path)
+            own = kept_header(ds)
+            kept = own if kept is None else kept
+            check_same_patient(kept, own, path)
             for k, image, padded in _decode_file(ds, path, wanted, modality, notes, isolated):
                 # (H, W[, 3]) -> (C, W, H): X runs along the columns, Y along the rows.
                 data[..., k] = image.transpose(2, 1, 0) if image.ndim == 3 else image.T
@@ -145,6 +152,8 @@ def _read_file(path: Path, wanted: Sequence[_Wanted]) -> FileDataset:
             found = parse_object(ds, path)
     except CaseError:
         raise
+    except TooLargeError as error:
+        raise CaseError("E_TOO_LARGE", str(error), path) from None
     except Exception as error:
         what = f"the file cannot be parsed ({type(error).__name__})"
         raise CaseError("E_PIXELS", what, path, "copy it again") from None
@@ -186,7 +195,8 @@ def _decode_file(
 
 def _padded(stored: NDArray[np.generic], ds: FileDataset, number: int) -> Mask | None:
     """Which pixels of a grey frame hold a value that the header calls padding."""
-    if stored.ndim != 2 or "PixelPaddingValue" not in ds or stored.dtype.kind not in "iu":
+    is_grey = str(ds.get("PhotometricInterpretation", "")).startswith("MONOCHROME")
+    if not is_grey or "PixelPaddingValue" not in ds or stored.dtype.kind not in "iu":
         return None
     allocated = int(ds.get("BitsAllocated") or 16)
     bits = int(ds.get("BitsStored") or allocated)
@@ -195,7 +205,8 @@ def _padded(stored: NDArray[np.generic], ds: FileDataset, number: int) -> Mask |
         # Padding in bits that belong to no value, which the decoder cuts off.
         ends = padding_range(ds, allocated)
         stored = pixel_array(ds, index=number, correct_unused_bits=False)
-    return None if ends is None else np.asarray((stored >= ends[0]) & (stored <= ends[1]))
+    values = stored.astype(np.int64)
+    return None if ends is None else (values >= ends[0]) & (values <= ends[1])
 
 
 def _check_storage(ds: FileDataset, path: Path) -> None:
