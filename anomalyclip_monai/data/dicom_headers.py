@@ -449,12 +449,12 @@ def _first(ds: Dataset | None, keyword: str) -> Dataset | None:
 def _value(ds: Dataset | None, keyword: str) -> Any:
     # Values are converted when they are first looked at, which fails for a bad one: the same as absent.
     try:
-        if ds is None or keyword not in ds:
+        element = ds.get_item(keyword) if ds is not None else None
+        if element is None or ds is None:
             return None
-        raw = ds.get_item(keyword)
-        if isinstance(raw, RawDataElement) and raw.value is not None and len(raw.value) > MAX_VALUE_BYTES:
-            return None
-        return ds[keyword].value
+        if not isinstance(element, RawDataElement):
+            return element.value
+        return None if len(element.value or b"") > MAX_VALUE_BYTES else ds[keyword].value
     except Exception:
         return None
 

@@ -117,15 +117,14 @@ def decode_volume(headers: Sequence[SliceHeader], modality: str) -> Decoded:
     with IsolatedDecoder() as isolated:
         for path, wanted in places.items():
             ds = _read_file(path, wanted)
-            own = kept_header(ds)
-            kept = own if kept is None else kept
-            check_same_patient(kept, own, path)
+            kept = kept_header(ds) if kept is None else kept
+            check_same_patient(kept, ds, path)
             for k, image, padded in _decode_file(ds, path, wanted, modality, notes, isolated):
                 # (H, W[, 3]) -> (C, W, H): X runs along the columns, Y along the rows.
                 data[..., k] = image.transpose(2, 1, 0) if image.ndim == 3 else image.T
                 padding.add(k, image, padded)
     notes |= dict.fromkeys(padding.darken(data, modality))
-    if modality == "CT" and not any(assumed) and _is_unscaled(headers) and padding.low >= 0:
+    if modality == "CT" and first.channels == 1 and _is_unscaled(headers) and padding.low >= 0:
         notes["The CT has no rescale: its stored values, none of them below 0, are taken for HU."] = None
     return Decoded(data, tuple(notes), Origin.of(kept or Dataset(), headers))
 
