@@ -31,6 +31,25 @@ each from a good series by breaking one thing, and so are the g-cases. The r-cas
 where they are at hand. *exact*: every stored frame is found by its content at the place that its own tags
 give, to 0.05 mm at the corners; where there are several volumes at the same positions, each is read with
 `--volume N`. *refused*: one line that starts with the code.
+
+What the values mean:
+
+- Pixel Padding Value and Range Limit: padding reads as air, -1000 HU or darker in CT and black elsewhere, whether the
+  header writes it signed or unsigned. Headers also name values of tissue: what counts is padding that reaches the edge
+  of a slice in one piece, or that is far from all other values. `scores.json` says so where padding was bright.
+- Rescale slope and intercept that less than half of the slices lack are taken from the others where these are all the
+  same, with a warning; else the series is refused (`E_PIXELS`). Where no slice has them, stored values are kept.
+- A link to a file is that file. Links to folders and hidden folders are not entered, and links that lead nowhere are
+  counted in a warning. A FIFO or a device is never opened.
+
+Whose the results are: patient, study and geometry of `heatmap.dcm` and `mask.dcm` come from the read that gave the
+pixels. A file that is replaced before it is read is refused, one that is replaced later changes nothing. The texts
+keep their stored bytes and character set. Slices of two patients or studies in one series are refused (`E_PATIENT`).
+Of Modality and Body Part Examined only the standard's defined terms reach a line, a preset's reason or a file.
+
+Bounds: 256 MiB of inflated data set and 500,000 elements a file (`E_TOO_LARGE`), 8 seconds for a frame of JPEG
+lossless from the moment its decoder is ready (`E_TIMEOUT`). Zip archives: stored and deflated entries only, 16 GiB and
+100,000 entries (`E_ARCHIVE`).
 """
 
 # Case, its file or folder, and the code of the refusal; None: valid.

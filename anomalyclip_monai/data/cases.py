@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomalyclip_monai.data import dicom_series
+from anomalyclip_monai.data.archive import open_archive
 from anomalyclip_monai.data.geometry import check_plausible
 from anomalyclip_monai.data.itk import SUFFIXES as ITK_SUFFIXES
 from anomalyclip_monai.data.itk import is_itk, read_itk
@@ -214,7 +215,7 @@ def _cases_of_file(path: Path, root: Path) -> list[Case]:
 
 def _cases_of_archive(path: Path, root: Path) -> list[Case]:
     """Cases in a zip archive, unpacked into a temporary folder that lasts as long as the process."""
-    folder = _unpacked.enter_context(dicom_series.open_archive(path))
+    folder = _unpacked.enter_context(open_archive(path))
     skipped: Counter[str] = Counter()
     cases = _cases_of_folder(folder, folder, skipped, archives=False)  # an archive may hold itself
     name = _relative(path, root).removesuffix(".zip")

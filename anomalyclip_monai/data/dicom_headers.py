@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import math
-import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -19,17 +18,23 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pydicom import FileDataset, config, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
+from anomalyclip_monai.data.dicom_elements import too_many_elements
+from anomalyclip_monai.data.dicom_terms import defined_body_part, defined_modality
 from anomalyclip_monai.data.volume import Frame
 from anomalyclip_monai.types import PathLike
 
 MAX_INFLATED_BYTES = 256 * 2**20
 """Largest data set that a deflated file may hold; 1.2 MB can inflate to 2 GB."""
+
+MAX_VALUE_BYTES = 2**16
+"""Longest value that is looked at; in a file with explicit value representations there is none longer."""
 
 MAX_FRAMES = 100_000
 """Most frames of one object; more is a lie in the header."""
@@ -82,7 +87,9 @@ class SliceHeader:
 
     Attributes:
         frame: the file and the frame in it.
+        sop_class: SOP Class UID.
         sop_uid: SOP Instance UID, only ever compared.
+        frames: how many the object has.
         instance: Instance Number, None if absent.
         rows: H.
         columns: W.
@@ -90,7 +97,10 @@ class SliceHeader:
         position: Image Position (Patient), LPS mm.
         orientation: Image Orientation (Patient), direction of the rows, then of the columns.
         spacing: Pixel Spacing: mm between rows, mm between columns.
-        thickness: Spacing Between Slices, else Slice Thickness; only for a volume of one slice.
+        thickness: Slice Thickness in mm.
+        between: Spacing Between Slices in mm.
+        rescale: Rescale Slope and Intercept, each None where the header has none, infinite where it is no number.
+        has_lut: whether a Modality LUT stands in their place.
         frame_of_reference: Frame of Reference UID, only ever compared.
         stack: Stack ID, only ever compared.
         keys: attributes that tell volumes at the same positions apart, as ``(name, value)``.
@@ -98,7 +108,9 @@ class SliceHeader:
     """
 
     frame: Frame
+    sop_class: str = ""
     sop_uid: str = ""
+    frames: int = 1
     instance: int | None = None
     rows: int = 0
     columns: int = 0
@@ -107,6 +119,9 @@ class SliceHeader:
     orientation: tuple[float, ...] | None = None
     spacing: tuple[float, ...] | None = None
     thickness: float | None = None
+    between: float | None = None
+    rescale: tuple[float | None, float | None] = (None, None)
+    has_lut: bool = False
     frame_of_reference: str = ""
     stack: str = ""
     keys: tuple[tuple[str, float | str], ...] = ()
@@ -159,7 +174,8 @@ def is_dicom(path: PathLike) -> bool:
             return True
         if not _may_start_data_set(head):
             return False
-        return "SOPClassUID" in read_dataset(file, pixels=False)
+        header = read_dataset(file, pixels=False)
+        return "SOPClassUID" in header or "Rows" in header
     except Exception:  # any parser error means: not DICOM
         return False
 
@@ -169,10 +185,15 @@ def _may_start_data_set(head: bytes) -> bool:
     return head[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x08") and head[3:4] <= b"\x20"
 
 
+class TooLargeError(Exception):
+    """A file that would take minutes or gigabytes to parse; the message says why."""
+
+
 def read_dataset(path: Path, *, pixels: bool) -> FileDataset:
-    """Parse one file, with inflation capped (PS3.5 A.5).
+    """Parse one file, with inflation (PS3.5 A.5) and the number of elements capped.
 
     Raises:
+        TooLargeError: it inflates to more, or has more elements.
         Exception: whatever the parser raises; the caller turns it into one coded line.
     """
     with quiet(), path.open("rb") as file:
@@ -183,12 +204,16 @@ def read_dataset(path: Path, *, pixels: bool) -> FileDataset:
             inflater = zlib.decompressobj(-zlib.MAX_WBITS)
             body = inflater.decompress(stream.read(), MAX_INFLATED_BYTES)
             if inflater.unconsumed_tail:
-                raise OverflowError("deflated data set")
+                raise TooLargeError("the deflated header is too large to be inflated")
             meta.TransferSyntaxUID = ExplicitVRLittleEndian
             stream = io.BytesIO()
             stream.write(b"\0" * 128 + b"DICM")
             write_file_meta_info(DicomIO(stream), meta, enforce_standard=False)
+            start = stream.tell()
             stream.write(body)
+            stream.seek(start)
+        if too_many_elements(stream, little=meta.get("TransferSyntaxUID") != ExplicitVRBigEndian):
+            raise TooLargeError("the header has more elements than are believable")
         stream.seek(0)
         return dcmread(stream, force=True, stop_before_pixels=not pixels)
 
@@ -202,13 +227,17 @@ def read_object(path: Path) -> ImageObject | str:
         return "junk"
     try:
         with quiet():
-            ds = read_dataset(path, pixels=False)
-            sop_class = _text(ds, "SOPClassUID") or str(ds.file_meta.get("MediaStorageSOPClassUID", ""))
-            return _not_an_image(ds, sop_class) or _parse_object(ds, path, sop_class)
-    except OverflowError:
-        return _broken_object(path, Problem("E_TOO_LARGE", "the deflated header is too large to be inflated"))
+            return parse_object(read_dataset(path, pixels=False), path)
+    except TooLargeError as error:
+        return _broken_object(path, Problem("E_TOO_LARGE", str(error)))
     except Exception:  # bad VR, recursion, bad lengths: no parser error may end the scan
         return "unreadable"
+
+
+def parse_object(ds: FileDataset, path: Path) -> ImageObject | str:
+    """What :func:`read_object` makes of a data set that is parsed already."""
+    sop_class = _text(ds, "SOPClassUID") or str(ds.file_meta.get("MediaStorageSOPClassUID", ""))
+    return _not_an_image(ds, sop_class) or _parse_object(ds, path, sop_class)
 
 
 def _broken_object(path: Path, problem: Problem) -> ImageObject:
@@ -222,16 +251,13 @@ def _not_an_image(ds: Dataset, sop_class: str) -> str | None:
     modality = _text(ds, "Modality")
     if modality in _NOT_IMAGE_MODALITIES:
         return modality
-    if not sop_class:
-        return "unreadable"
     if "Rows" not in ds and not sop_class.startswith(_SOP):
-        return "not an image"
+        return "not an image" if sop_class else "unreadable"
     return None
 
 
 def _parse_object(ds: FileDataset, path: Path, sop_class: str) -> ImageObject:
     modality = _text(ds, "Modality")
-    body_part = _text(ds, "BodyPartExamined")
     image_type = _texts(ds, "ImageType")
     series_uid = _text(ds, "SeriesInstanceUID")
     return ImageObject(
@@ -239,25 +265,31 @@ def _parse_object(ds: FileDataset, path: Path, sop_class: str) -> ImageObject:
         series_uid=series_uid or f"@{path.parent}",
         series_number=_integer(ds, "SeriesNumber"),
         sop_class=sop_class,
-        modality=modality if re.fullmatch(r"[A-Z]{2,16}", modality) else "",
-        body_part=body_part.upper() if re.fullmatch(r"[A-Za-z ]{1,16}", body_part) else "",
+        modality=defined_modality(modality),
+        body_part=defined_body_part(_text(ds, "BodyPartExamined")),
         localizer="LOCALIZER" in image_type,  # PS3.3 C.8.2.1.1.1, C.8.3.1.1.1
-        headers=_parse_frames(ds, path, image_type, modality),
+        headers=_parse_frames(ds, path, image_type, modality, sop_class),
     )
 
 
-def _parse_frames(ds: FileDataset, path: Path, image_type: tuple[str, ...], modality: str) -> tuple[SliceHeader, ...]:
+def _parse_frames(
+    ds: FileDataset, path: Path, image_type: tuple[str, ...], modality: str, sop_class: str
+) -> tuple[SliceHeader, ...]:
     photometric = _text(ds, "PhotometricInterpretation")
+    count = max(_integer(ds, "NumberOfFrames") or 1, 1)
     common = SliceHeader(
         frame=Frame(path),
+        sop_class=sop_class,
         sop_uid=_text(ds, "SOPInstanceUID"),
+        frames=count,
         instance=_integer(ds, "InstanceNumber"),
         rows=_integer(ds, "Rows") or 0,
         columns=_integer(ds, "Columns") or 0,
         channels=3 if (_integer(ds, "SamplesPerPixel") or 1) > 1 or photometric == "PALETTE COLOR" else 1,
+        rescale=_rescale(ds),
+        has_lut=modality_lut(ds) is not None,
         frame_of_reference=_text(ds, "FrameOfReferenceUID"),
     )
-    count = max(_integer(ds, "NumberOfFrames") or 1, 1)
     if problem := _header_problem(ds, common, count, image_type):
         return (replace(common, problem=problem),)
     per_frame = ds.get("PerFrameFunctionalGroupsSequence")
@@ -323,7 +355,8 @@ def _parse_classic(ds: Dataset, header: SliceHeader, image_type: tuple[str, ...]
         position=_numbers(ds, "ImagePositionPatient", 3),
         orientation=_numbers(ds, "ImageOrientationPatient", 6),
         spacing=_numbers(ds, "PixelSpacing", 2),
-        thickness=_number(ds, "SpacingBetweenSlices") or _number(ds, "SliceThickness"),
+        thickness=_number(ds, "SliceThickness"),
+        between=_number(ds, "SpacingBetweenSlices"),
         stack=_text(ds, "StackID"),
         keys=keys,
     )
@@ -360,7 +393,9 @@ def _parse_enhanced(ds: Dataset, item: Dataset, shared: Dataset | None, header: 
         position=_numbers(group("PlanePositionSequence"), "ImagePositionPatient", 3),
         orientation=_numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
         spacing=_numbers(measures, "PixelSpacing", 2),
-        thickness=_number(measures, "SpacingBetweenSlices") or _number(measures, "SliceThickness"),
+        thickness=_number(measures, "SliceThickness") or _number(ds, "SliceThickness"),
+        between=_number(measures, "SpacingBetweenSlices"),
+        rescale=_rescale(transform) if len(transform := group("PixelValueTransformationSequence")) else header.rescale,
         stack=_text(content, "StackID"),
         keys=keys,
     )
@@ -386,6 +421,26 @@ def _dimensions(ds: Dataset, content: Dataset) -> Iterator[tuple[str, float | st
             yield f"dimension {i + 1}", values[i]
 
 
+def modality_lut(ds: Dataset) -> Dataset | None:
+    """The item of the Modality LUT Sequence (PS3.3 C.11.1) if there is a table in it."""
+    item = _first(ds, "ModalityLUTSequence")
+    return item if item is not None and item.get("LUTDescriptor") and item.get("LUTData") else None
+
+
+def _rescale(ds: Dataset) -> tuple[float | None, float | None]:
+    return _line_value(ds, "RescaleSlope"), _line_value(ds, "RescaleIntercept")
+
+
+def _line_value(ds: Dataset, keyword: str) -> float | None:
+    """A number; None for none, infinity for one that cannot be read, which is not the same."""
+    try:
+        value = ds.get(keyword)
+        number = None if value is None or value == "" else float(value)
+    except Exception:  # values are converted when they are first looked at
+        return math.inf
+    return number if number is None or math.isfinite(number) else math.inf
+
+
 def _first(ds: Dataset | None, keyword: str) -> Dataset | None:
     sequence = ds.get(keyword) if ds is not None else None
     return cast(Dataset, sequence[0]) if sequence else None
@@ -394,7 +449,12 @@ def _first(ds: Dataset | None, keyword: str) -> Dataset | None:
 def _value(ds: Dataset | None, keyword: str) -> Any:
     # Values are converted when they are first looked at, which fails for a bad one: the same as absent.
     try:
-        return ds.get(keyword) if ds is not None else None
+        element = ds.get_item(keyword) if ds is not None else None
+        if element is None or ds is None:
+            return None
+        if not isinstance(element, RawDataElement):
+            return element.value
+        return None if len(element.value or b"") > MAX_VALUE_BYTES else ds[keyword].value
     except Exception:
         return None
 

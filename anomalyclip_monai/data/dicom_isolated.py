@@ -6,6 +6,7 @@ Started as a script, so that the child imports pydicom and gdcm and nothing of t
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import subprocess
@@ -20,9 +21,13 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pixel_array
 
 MAX_SECONDS = 8.0
-"""Longest wait for one frame, the start of the process included."""
+"""Longest wait for one frame, from the moment the process is ready."""
+
+MAX_START_SECONDS = 120.0
+"""Longest wait for the process to import what it needs, which takes its time on a busy machine or a cold disk."""
 
 _LENGTH_BYTES = 8
+_READY = b"+"
 
 
 class IsolatedDecoder:
@@ -43,31 +48,51 @@ class IsolatedDecoder:
         """Stored values of one frame of a file: (H, W) or (H, W, 3).
 
         Raises:
+            TimeoutError: it took longer than :data:`MAX_SECONDS`, or the process longer to start than
+                :data:`MAX_START_SECONDS`.
             ValueError: the frame could not be decoded, or gdcm took its process down with it.
         """
         if self._child is None:
-            command = [sys.executable, "-P", __file__]
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-        if self._child.stdin is None or self._child.stdout is None:
+            self._start()
+        request = json.dumps([str(path.resolve()), number]).encode() + b"\n"
+        answer = self._ask(request, MAX_SECONDS, "a frame was not decoded")
+        return np.asarray(np.load(io.BytesIO(answer), allow_pickle=False))
+
+    def _start(self) -> None:
+        command = [sys.executable, "-P", __file__]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self._ask(b"", MAX_START_SECONDS, "the decoder of JPEG lossless did not start")
+
+    def _ask(self, request: bytes, seconds: float, failure: str) -> bytes:
+        """Send a line and wait for the answer. Whether it fails, dies or is killed, the next gets a fresh process."""
+        child = self._child
+        if child is None or child.stdin is None or child.stdout is None:
             raise ValueError("no pipes to the decoder")
-        alarm = threading.Timer(MAX_SECONDS, self._child.kill)
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            child.kill()
+
+        alarm = threading.Timer(seconds, end)
         alarm.start()
         try:
-            self._child.stdin.write(json.dumps([str(path.resolve()), number]).encode() + b"\n")
-            self._child.stdin.flush()
-            length = int.from_bytes(self._child.stdout.read(_LENGTH_BYTES), "big")
-            answer = self._child.stdout.read(length)
+            child.stdin.write(request)
+            child.stdin.flush()
+            length = int.from_bytes(child.stdout.read(_LENGTH_BYTES), "big")
+            answer = child.stdout.read(length)
         except OSError:
-            answer = b""
+            length, answer = 0, b""
         finally:
             alarm.cancel()
-        if not answer:
-            # Whether it failed, died or was killed, the next frame gets a fresh process.
+        if not answer or len(answer) < length:
             self._stop()
+            if late.is_set():
+                raise TimeoutError(f"{failure} in {seconds:g} seconds")
             raise ValueError("the frame cannot be decoded")
-        return np.asarray(np.load(io.BytesIO(answer), allow_pickle=False))
+        return answer
 
     def _stop(self) -> None:
         child, self._child = self._child, None
@@ -82,7 +107,10 @@ class IsolatedDecoder:
 
 
 def main() -> None:
-    """Answer each request line with the length of an array file and the file; 0 if there is none."""
+    """Say that all is imported, then answer each request line with an array file; an empty one if there is none."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("gdcm")
+    _answer(_READY)
     last: tuple[str, Dataset] | None = None
     for line in sys.stdin.buffer:
         path, number = json.loads(line)
@@ -93,8 +121,13 @@ def main() -> None:
             np.save(buffer, pixel_array(last[1], index=number, decoding_plugin="gdcm"), allow_pickle=False)
         except Exception:
             buffer = io.BytesIO()
-        sys.stdout.buffer.write(len(buffer.getvalue()).to_bytes(_LENGTH_BYTES, "big") + buffer.getvalue())
-        sys.stdout.buffer.flush()
+        _answer(buffer.getvalue())
+
+
+def _answer(content: bytes) -> None:
+    """Write the length of the content and the content."""
+    sys.stdout.buffer.write(len(content).to_bytes(_LENGTH_BYTES, "big") + content)
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import math
 import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,20 @@ from pydicom import FileDataset
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame, parse_fragments
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from anomalyclip_monai.data.dicom_headers import CROSS_SECTIONAL, SliceHeader, quiet, read_dataset
+from anomalyclip_monai.data.dicom_headers import (
+    ImageObject,
+    SliceHeader,
+    TooLargeError,
+    parse_object,
+    quiet,
+    read_dataset,
+)
 from anomalyclip_monai.data.dicom_isolated import IsolatedDecoder
+from anomalyclip_monai.data.dicom_origin import Origin, check_same_patient, kept_header
+from anomalyclip_monai.data.dicom_values import Line, Mask, Padding, agreed_lines, padding_range, to_modality
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import FloatArray
 
@@ -63,66 +72,112 @@ _JPEG_EXTENDED_UID = "1.2.840.10008.1.2.4.51"
 _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "PALETTE COLOR"})
 
 
-def decode_volume(headers: Sequence[SliceHeader], modality: str) -> tuple[FloatArray, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The pixels of a volume and what was read with them.
+
+    Attributes:
+        data: (C, X, Y, Z) float32 modality values.
+        notes: sentences on what was corrected.
+        origin: whose it is.
+    """
+
+    data: FloatArray
+    notes: tuple[str, ...]
+    origin: Origin
+
+
+def decode_volume(headers: Sequence[SliceHeader], modality: str) -> Decoded:
     """Decode slices, in the given order, into (C, X, Y, Z) modality values.
 
-    Values are the rescaled stored ones: Modality LUT or rescale slope and intercept of each frame (PS3.3
-    C.11.1, C.7.6.16.2.9). Real world value maps and windows are left alone. MONOCHROME1 says that low
-    values are to be shown bright (PS3.3 C.7.6.3.1.2). Where values have a scale of their own (CT, MR, PT,
-    NM) they are kept, since HU stay HU whatever the display. Elsewhere (a radiograph, say) the value only
-    means brightness, and it is mirrored within its stored range, so that bone is bright as in the pictures
-    that the network knows. Colour is RGB, 0 to 255.
-
-    Returns:
-        The array and sentences on what was corrected.
+    Values are the rescaled stored ones: Modality LUT or rescale slope and intercept of each frame (PS3.3 C.11.1,
+    C.7.6.16.2.9). Real world value maps and windows are left alone, see :func:`dicom_values.to_modality` for
+    MONOCHROME1. Padding becomes as dark as air. Colour is RGB, 0 to 255.
 
     Raises:
-        CaseError: ``E_TOO_LARGE``, ``E_TRUNCATED``, ``E_PIXELS``, ``E_CODEC`` or ``E_COLOUR``.
+        CaseError: ``E_TOO_LARGE``, ``E_TRUNCATED``, ``E_PIXELS``, ``E_CODEC``, ``E_COLOUR``, ``E_TIMEOUT`` or
+            ``E_PATIENT``.
     """
     first = headers[0]
     shape = (first.channels, first.columns, first.rows, len(headers))
     if math.prod(shape) * 4 > MAX_VOLUME_BYTES:
         size = f"{first.columns} x {first.rows} x {len(headers)}"
         raise CaseError("E_TOO_LARGE", f"{size} voxels are more than can be decoded", first.frame.path)
-    places: dict[Path, list[tuple[int, int]]] = defaultdict(list)
-    for k, header in enumerate(headers):
-        places[header.frame.path].append((header.frame.number, k))
+    lines, assumed = agreed_lines(headers)
+    places: dict[Path, list[_Wanted]] = defaultdict(list)
+    for k, (header, line) in enumerate(zip(headers, lines, strict=True)):
+        places[header.frame.path].append(_Wanted(k, header, line))
     try:
         data = np.empty(shape, np.float32)
     except MemoryError:
         raise CaseError("E_TOO_LARGE", "not enough memory for the volume", first.frame.path) from None
-    notes: dict[str, None] = {}
+    notes = dict.fromkeys(assumed)
+    padding = Padding()
+    kept: Dataset | None = None
     with IsolatedDecoder() as isolated:
         for path, wanted in places.items():
-            for k, image in _decode_file(path, sorted(wanted), first, modality, notes, isolated):
+            ds = _read_file(path, wanted)
+            kept = kept_header(ds) if kept is None else kept
+            check_same_patient(kept, ds, path)
+            for k, image, padded in _decode_file(ds, path, wanted, modality, notes, isolated):
                 # (H, W[, 3]) -> (C, W, H): X runs along the columns, Y along the rows.
                 data[..., k] = image.transpose(2, 1, 0) if image.ndim == 3 else image.T
-    return data, tuple(notes)
+                padding.add(k, image, padded)
+    notes |= dict.fromkeys(padding.darken(data, modality))
+    if modality == "CT" and first.channels == 1 and _is_unscaled(headers) and padding.low >= 0:
+        notes["The CT has no rescale: its stored values, none of them below 0, are taken for HU."] = None
+    return Decoded(data, tuple(notes), Origin.of(kept or Dataset(), headers))
 
 
-def _decode_file(
-    path: Path,
-    wanted: list[tuple[int, int]],
-    like: SliceHeader,
-    modality: str,
-    notes: dict[str, None],
-    isolated: IsolatedDecoder,
-) -> Iterator[tuple[int, FloatArray]]:
-    """Yield slice index and modality values of the wanted frames of one file."""
+def _is_unscaled(headers: Sequence[SliceHeader]) -> bool:
+    return all(header.rescale == (None, None) and not header.has_lut for header in headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Slice ``k`` of a volume: what the scan found of its frame, and the line for its values."""
+
+    k: int
+    header: SliceHeader
+    line: Line
+
+
+def _read_file(path: Path, wanted: Sequence[_Wanted]) -> FileDataset:
+    """Parse a file with its pixels, and refuse it if it is not the one that the scan placed."""
     try:
         with quiet():
             ds = read_dataset(path, pixels=True)
             _check_storage(ds, path)
+            found = parse_object(ds, path)
     except CaseError:
         raise
+    except TooLargeError as error:
+        raise CaseError("E_TOO_LARGE", str(error), path) from None
     except Exception as error:
         what = f"the file cannot be parsed ({type(error).__name__})"
         raise CaseError("E_PIXELS", what, path, "copy it again") from None
-    for number, k in wanted:
+    headers = found.headers if isinstance(found, ImageObject) else ()
+    if any(headers[one.header.frame.number : one.header.frame.number + 1] != (one.header,) for one in wanted):
+        raise CaseError("E_PIXELS", "the file was replaced while the series was read", path, "run it again")
+    return ds
+
+
+def _decode_file(
+    ds: FileDataset,
+    path: Path,
+    wanted: Sequence[_Wanted],
+    modality: str,
+    notes: dict[str, None],
+    isolated: IsolatedDecoder,
+) -> Iterator[tuple[int, FloatArray, Mask | None]]:
+    """Yield slice index, modality values and padding of the wanted frames of one file."""
+    for one in sorted(wanted, key=lambda one: one.header.frame.number):
+        number, like = one.header.frame.number, one.header
         try:
             with quiet(), np.errstate(over="ignore", invalid="ignore"):
                 stored = _decode_frame(ds, path, number, isolated)
-                image = _to_modality(stored, ds, number, modality, notes)
+                padded = _padded(stored, ds, number)
+                image = to_modality(stored, ds, one.line, modality, notes)
         except CaseError as error:
             raise CaseError(error.code, error.what, path, error.todo) from None
         except Exception as error:
@@ -134,7 +189,23 @@ def _decode_file(
             raise CaseError("E_PIXELS", "the decoded image is not of the size in the header", path)
         if not np.isfinite(image).all():
             raise CaseError("E_PIXELS", "values are not finite after rescaling", path)
-        yield k, image
+        yield one.k, image, padded
+
+
+def _padded(stored: NDArray[np.generic], ds: FileDataset, number: int) -> Mask | None:
+    """Which pixels of a grey frame hold a value that the header calls padding."""
+    is_grey = str(ds.get("PhotometricInterpretation", "")).startswith("MONOCHROME")
+    if not is_grey or "PixelPaddingValue" not in ds or stored.dtype.kind not in "iu":
+        return None
+    allocated = int(ds.get("BitsAllocated") or 16)
+    bits = int(ds.get("BitsStored") or allocated)
+    ends = padding_range(ds, bits)
+    if ends is None and bits < allocated and not ds.file_meta.TransferSyntaxUID.is_compressed:
+        # Padding in bits that belong to no value, which the decoder cuts off.
+        ends = padding_range(ds, allocated)
+        stored = pixel_array(ds, index=number, correct_unused_bits=False)
+    values = stored.astype(np.int64)
+    return None if ends is None else (values >= ends[0]) & (values <= ends[1])
 
 
 def _check_storage(ds: FileDataset, path: Path) -> None:
@@ -205,6 +276,8 @@ def _decode_frame(ds: FileDataset, path: Path, number: int, isolated: IsolatedDe
             if plugin == "gdcm":
                 return isolated.decode(path, number)
             return pixel_array(ds, index=number, decoding_plugin=plugin)
+        except TimeoutError as error:
+            raise CaseError("E_TIMEOUT", str(error), todo="convert it to Explicit VR Little Endian") from None
         except Exception as error:
             failure = error
     raise failure or ValueError
@@ -243,61 +316,3 @@ def _codec_error(syntax: str, path: Path) -> CaseError:
         return CaseError("E_CODEC", f"no decoder for video: {name}", path, "export the frames as PNG")
     todo = _CODECS[syntax][1] if syntax in _CODECS else "convert it to Explicit VR Little Endian"
     return CaseError("E_CODEC", f"no decoder for the transfer syntax {name}", path, todo)
-
-
-def _to_modality(
-    stored: NDArray[np.generic], ds: FileDataset, number: int, modality: str, notes: dict[str, None]
-) -> FloatArray:
-    """Turn stored values into modality values, or colour into RGB from 0 to 255."""
-    photometric = str(ds.get("PhotometricInterpretation", "")).strip()
-    if photometric == "PALETTE COLOR":
-        stored = apply_color_lut(stored, ds)[..., :3]
-        return _to_byte_range(stored, stored.dtype.itemsize * 8)
-    if stored.ndim == 3:
-        return _to_byte_range(stored, int(ds.get("BitsStored") or 8))
-    bits, signed = int(ds.get("BitsStored") or 16), bool(ds.get("PixelRepresentation"))
-    if bits > 24:
-        notes["Values of more than 24 bits are rounded to float32."] = None
-    if ds.get("ModalityLUTSequence"):
-        values = np.asarray(apply_modality_lut(stored, ds), np.float64)
-        ends = 2.0 ** int(ds.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
-    else:
-        slope, intercept = _rescale(ds, number)
-        values = stored.astype(np.float64)
-        values *= slope
-        values += intercept
-        # Lowest plus highest value that the stored bits can hold: 2**n - 1, or -1 if signed.
-        ends = slope * (-1.0 if signed else 2.0**bits - 1) + 2 * intercept
-    if photometric == "MONOCHROME1":
-        if modality in CROSS_SECTIONAL:
-            notes["MONOCHROME1: the values are kept, since they have a scale of their own."] = None
-        else:
-            np.subtract(ends, values, out=values)
-            notes["MONOCHROME1: the values are mirrored so that high is bright."] = None
-    return values.astype(np.float32)
-
-
-def _to_byte_range(colour: NDArray[np.generic], bits: int) -> FloatArray:
-    values = colour.astype(np.float32)
-    return values if bits <= 8 else values * np.float32(255 / (2**bits - 1))
-
-
-def _rescale(ds: Dataset, number: int) -> tuple[float, float]:
-    """Rescale slope and intercept of a frame: its own group, then the shared one, then the object's."""
-    for keyword, index in (
-        ("PerFrameFunctionalGroupsSequence", number),
-        ("SharedFunctionalGroupsSequence", 0),
-    ):
-        groups = ds.get(keyword)
-        transform = groups[index].get("PixelValueTransformationSequence") if groups else None
-        if transform:
-            return _slope_intercept(transform[0])
-    return _slope_intercept(ds)
-
-
-def _slope_intercept(ds: Dataset) -> tuple[float, float]:
-    slope, intercept = ds.get("RescaleSlope"), ds.get("RescaleIntercept")
-    line = (1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
-    if line[0] == 0 or not all(map(math.isfinite, line)):
-        raise CaseError("E_PIXELS", "the rescale slope is zero or not a number")
-    return line

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,9 +58,10 @@ class Series:
 def scan(path: PathLike) -> tuple[list[Series], Counter[str]]:
     """Find the image series in a file or a folder with everything below it.
 
-    Symbolic links inside the folder are not followed. What is no image (junk, DICOMDIR, SEG, SR, RTSTRUCT,
-    PR, KO) is counted by reason, and so are scouts beside other series. An object without patient geometry
-    (ultrasound, endoscopy, radiograph) is a series of its own.
+    A link to a file is that file, unless the folder holds it anyway. Links to folders and hidden folders are counted
+    and not entered, what is no file (a FIFO, a device) is counted and not opened. What is no image (junk, DICOMDIR,
+    SEG, SR, RTSTRUCT, PR, KO) is counted by reason, and so are scouts beside other series. An object without patient
+    geometry (ultrasound, endoscopy, radiograph) is a series of its own.
 
     Returns:
         The series in the order of their folders and numbers, and how many files were skipped for each reason.
@@ -75,7 +76,8 @@ def scan(path: PathLike) -> tuple[list[Series], Counter[str]]:
     skipped: Counter[str] = Counter()
     objects: list[ImageObject] = []
     unreadable: Counter[Path] = Counter()
-    for file in _walk(root, skipped):
+    lost: Counter[Path] = Counter()
+    for file in _walk(root, skipped, lost):
         found = read_object(file)
         if isinstance(found, ImageObject):
             objects.append(found)
@@ -90,23 +92,52 @@ def scan(path: PathLike) -> tuple[list[Series], Counter[str]]:
     objects, copies = _without_copies(objects)
     if copies:
         skipped["duplicate file"] += copies.total()
-    return _number_series(_group(objects, skipped), root, unreadable, copies), skipped
+    left_out = _LeftOut(unreadable, lost, copies)
+    return _number_series(_group(objects, skipped), root, left_out), skipped
 
 
-def _walk(root: Path, skipped: Counter[str]) -> Iterator[Path]:
+def _walk(root: Path, skipped: Counter[str], lost: Counter[Path]) -> list[Path]:
+    """Files to look at; counts what is left out by reason, and links to nothing by folder."""
     if root.is_file():
-        yield root
-        return
-    for folder, folders, names in os.walk(root, followlinks=False):
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        skipped.update({"symbolic link": len(links)} if links else {})
-        folders[:] = sorted(set(folders) - set(links))
-        for name in sorted(names):
-            file = Path(folder) / name
-            if file.is_symlink():
+        return [root]
+    files: list[Path] = []
+    links: list[Path] = []
+    for parent, folders, names in os.walk(root, followlinks=False):
+        folder = Path(parent)
+        for name in folders:
+            if (folder / name).is_symlink():
                 skipped["symbolic link"] += 1
+            elif name.startswith("."):
+                skipped["hidden folder"] += 1
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not (folder / name).is_symlink())
+        for name in sorted(names):
+            file = folder / name
+            if file.is_symlink():
+                links.append(file)
             elif file.is_file():
-                yield file
+                files.append(file)
+            else:
+                skipped["special file"] += 1
+    seen = {file.resolve() for file in files} if links else set()
+    for link in links:
+        target = _target(link)
+        if target is None:
+            skipped["broken link"] += 1
+            lost[link.parent] += 1
+        elif target in seen or not target.is_file():
+            skipped["symbolic link"] += 1
+        else:
+            seen.add(target)
+            files.append(link)
+    return files
+
+
+def _target(link: Path) -> Path | None:
+    """What a link stands for; None if it leads nowhere or in a circle."""
+    try:
+        return link.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
 
 
 def _without_copies(objects: list[ImageObject]) -> tuple[list[ImageObject], Counter[str]]:
@@ -199,9 +230,33 @@ def _mark_same_uid(group: list[ImageObject]) -> list[ImageObject]:
     ]
 
 
-def _number_series(
-    groups: Iterable[list[ImageObject]], root: Path, unreadable: Counter[Path], copies: Counter[str]
-) -> list[Series]:
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """What may be missing from a series.
+
+    Attributes:
+        unreadable: damaged files, by folder.
+        lost: links that lead nowhere, by folder.
+        copies: files that repeat another one, by Series Instance UID.
+    """
+
+    unreadable: Counter[Path]
+    lost: Counter[Path]
+    copies: Counter[str]
+
+    def notes(self, folders: set[Path], uid: str) -> tuple[str, ...]:
+        """Sentences for a series with that UID in these folders."""
+        notes = []
+        if damaged := sum(self.unreadable[folder] for folder in folders):
+            notes.append(f"{damaged} damaged DICOM file(s) in the same folder could not be parsed and were left out.")
+        if lost := sum(self.lost[folder] for folder in folders):
+            notes.append(f"{lost} link(s) in the same folder lead nowhere and were left out.")
+        if copies := self.copies[uid]:
+            notes.append(f"{copies} file(s) that repeat another one byte for byte were left out.")
+        return tuple(notes)
+
+
+def _number_series(groups: Iterable[list[ImageObject]], root: Path, left_out: _LeftOut) -> list[Series]:
     ordered = sorted(groups, key=lambda g: (str(g[0].path.parent), _or_last(g[0].series_number), g[0].path))
     own = Counter(group[0].series_number for group in ordered)
     free = (number for number in itertools.count(1) if number not in own)
@@ -221,19 +276,10 @@ def _number_series(
                 body_part=group[0].body_part,
                 localizer=group[0].localizer,
                 headers=headers,
-                warnings=_scan_notes({item.path.parent for item in group}, unreadable, copies[uid]),
+                warnings=left_out.notes({item.path.parent for item in group}, uid),
             )
         )
     return series
-
-
-def _scan_notes(folders: Iterable[Path], unreadable: Counter[Path], copies: int) -> tuple[str, ...]:
-    notes = []
-    if damaged := sum(unreadable[folder] for folder in folders):
-        notes.append(f"{damaged} damaged DICOM file(s) in the same folder could not be parsed and were left out.")
-    if copies:
-        notes.append(f"{copies} file(s) that repeat another one byte for byte were left out.")
-    return tuple(notes)
 
 
 def _or_last(number: int | None) -> float:

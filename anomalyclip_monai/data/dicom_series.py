@@ -3,7 +3,7 @@
 Slices are sorted by Image Position (Patient) along the normal of Image Orientation (Patient); file names,
 instance numbers and slice locations do not matter. The affine is fitted to the positions and then held
 against each of them: a series whose slices stray more than :data:`MAX_POSITION_ERROR` is refused. ``scan``
-finds series, ``read_series`` reads one, ``open_archive`` unpacks a zip.
+finds series, ``read_series`` reads one.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyclip_monai.data.dicom_archive import open_archive
 from anomalyclip_monai.data.dicom_headers import CROSS_SECTIONAL, SliceHeader, is_dicom
+from anomalyclip_monai.data.dicom_origin import Origin
 from anomalyclip_monai.data.dicom_pixels import decode_volume
 from anomalyclip_monai.data.dicom_scan import Series, scan
 from anomalyclip_monai.data.volume import Source, Volume
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Affine
 
-__all__ = ["Series", "is_dicom", "open_archive", "read_series", "scan"]
+__all__ = ["Series", "is_dicom", "read_series", "scan"]
 
 MAX_POSITION_ERROR = 0.05
 """mm between a slice's place by the affine and by its own header, at its worst corner; or a quarter of the
@@ -93,18 +93,18 @@ def read_series(series: Series, *, volume: int | None = None, per_slice: bool = 
         affines = [_fit_affine(part) for part in volumes]
         chosen = _choose(volumes, volume, series)
         slices, affine = volumes[chosen], affines[chosen]
-    data, notes = decode_volume(slices, series.modality)
-    notes = (*series.warnings, *_tilt_note(affine), *notes)
-    return Volume(data, affine, _source(series, slices, notes))
+    decoded = decode_volume(slices, series.modality)
+    notes = (*series.warnings, *_tilt_note(affine), *decoded.notes)
+    return Volume(decoded.data, affine, _source(series, slices, notes, decoded.origin))
 
 
 def _read_slices(series: Series, headers: Sequence[SliceHeader], why: CaseError) -> Volume:
     """Read slices that lie on no grid, one after the other."""
     slices = _in_order(headers)
-    data, notes = decode_volume(slices, series.modality)
+    decoded = decode_volume(slices, series.modality)
     note = f"The slices lie on no grid and were read one by one ({why.what}): distances between them are not known."
-    source = _source(series, slices, (*series.warnings, note, *notes))
-    return Volume(data, _fit_affine(slices[:1]), replace(source, regular=False))
+    source = _source(series, slices, (*series.warnings, note, *decoded.notes), decoded.origin)
+    return Volume(decoded.data, _fit_affine(slices[:1]), replace(source, regular=False))
 
 
 def _in_order(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
@@ -129,7 +129,7 @@ def _in_order(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
     return ordered
 
 
-def _source(series: Series, slices: Sequence[SliceHeader], notes: tuple[str, ...]) -> Source:
+def _source(series: Series, slices: Sequence[SliceHeader], notes: tuple[str, ...], origin: Origin) -> Source:
     return Source(
         kind="dicom",
         path=series.path,
@@ -138,6 +138,7 @@ def _source(series: Series, slices: Sequence[SliceHeader], notes: tuple[str, ...
         acquisition_axis=2,
         frames=tuple(header.frame for header in slices),
         warnings=notes,
+        origin=origin,
     )
 
 
@@ -149,11 +150,12 @@ def _read_frames(series: Series, volume: int | None) -> Volume:
         raise CaseError("E_GEOMETRY", what, series.path, "export the series again with its geometry")
     if volume not in (None, 0):
         raise CaseError("E_4D", f"there is no volume {volume}: the series has one", series.path)
-    data, notes = decode_volume(headers, series.modality)
+    decoded = decode_volume(headers, series.modality)
+    notes = decoded.notes
     if series.modality in CROSS_SECTIONAL:
         notes = (*notes, "The image has no position and no size: it is treated as a picture.")
-    source = _source(series, headers, (*series.warnings, *notes))
-    return Volume(data, _PIXEL_AFFINE.copy(), replace(source, has_physical_size=False))
+    source = _source(series, headers, (*series.warnings, *notes), decoded.origin)
+    return Volume(decoded.data, _PIXEL_AFFINE.copy(), replace(source, has_physical_size=False))
 
 
 def _check_complete(headers: Sequence[SliceHeader]) -> None:
@@ -299,7 +301,7 @@ def _fit_affine(slices: Sequence[SliceHeader]) -> Affine:
     between_rows, between_columns = first.spacing or (1.0, 1.0)
     affine[:3, 0], affine[:3, 1] = row * between_columns, column * between_rows
     if len(slices) == 1:
-        thickness = first.thickness or 0.0
+        thickness = first.between or first.thickness or 0.0
         if not MIN_SPACING <= thickness < MAX_SPACING:
             thickness = 1.0
         affine[:3, 2], affine[:3, 3] = normal * thickness, positions[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from anomalyclip_monai.types import Affine, FloatArray
+
+if TYPE_CHECKING:
+    from anomalyclip_monai.data.dicom_origin import Origin
 
 SourceKind = Literal["nifti", "dicom", "photo", "memory"]
 
@@ -49,7 +52,7 @@ class StoredGrid:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a volume came from. Holds no patient attribute.
+    """Where a volume came from. Nothing that is printed or compared is a patient attribute.
 
     Attributes:
         kind: the family of the reader.
@@ -63,6 +66,7 @@ class Source:
         frames: for DICOM, the stored frame of each slice in the order of the array's last axis.
         grid: for NIfTI, how its header places the voxels, in its own unit.
         warnings: what the reader noticed and corrected, one sentence each.
+        origin: for DICOM, whose the volume is, for results in DICOM and for nothing else.
     """
 
     kind: SourceKind
@@ -75,6 +79,7 @@ class Source:
     frames: tuple[Frame, ...] = ()
     grid: StoredGrid | None = None
     warnings: tuple[str, ...] = ()
+    origin: Origin | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from typing import Any, BinaryIO
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset
+from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
@@ -27,7 +29,7 @@ from anomalyclip_monai.data.dicom_headers import quiet
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.files import whole_file
-from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, read_grid
+from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, source_grid
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.types import Affine
 
@@ -73,7 +75,7 @@ def write_segmentation(
     Args:
         path: of the file.
         mask: (X, Y, Z), 0 or not.
-        source: where the volume came from; its files are read again.
+        source: where the volume came from; its files are not read again.
         affine: (4, 4) voxel index to RAS mm.
         model: names and hashes of bundle, weights and prompts, see ``weights.bundle.fingerprint``.
 
@@ -81,7 +83,7 @@ def write_segmentation(
         OutputError: the source has no patient geometry, or the file cannot be written (``E_WRITE``).
     """
     with _one_line_errors(path):
-        grid = read_grid(source, affine, mask.shape)
+        grid = source_grid(source, affine, mask.shape)
         ds = hd.seg.Segmentation(
             **_common(grid, model, _MASK_NUMBER),
             pixel_array=np.ones((1, 1), np.uint8),
@@ -100,7 +102,7 @@ def write_segmentation(
             item.add(identification)
         ds.PixelData = _packed(mask, grid)
         with whole_file(path) as temporary:
-            ds.save_as(temporary, enforce_file_format=True)
+            _save(ds, grid, temporary)
 
 
 def write_parametric_map(
@@ -111,7 +113,7 @@ def write_parametric_map(
     Args:
         path: of the file.
         heatmap: (X, Y, Z) in [0, 1].
-        source: where the volume came from; its files are read again.
+        source: where the volume came from; its files are not read again.
         affine: (4, 4) voxel index to RAS mm.
         model: names and hashes of bundle, weights and prompts, see ``weights.bundle.fingerprint``.
 
@@ -123,7 +125,7 @@ def write_parametric_map(
         what = f"{4 * heatmap.size} bytes of heatmap are more than a DICOM object can hold"
         raise OutputError("E_WRITE", what, path, "use the NIfTI file")
     with _one_line_errors(path):
-        grid = read_grid(source, affine, heatmap.shape)
+        grid = source_grid(source, affine, heatmap.shape)
         ds = hd.pm.ParametricMap(
             **_common(grid, model, _HEATMAP_NUMBER),
             pixel_array=np.ones((1, 1), np.float32),
@@ -141,7 +143,7 @@ def write_parametric_map(
         with whole_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as frames:
             _write_floats(frames, heatmap, grid, path)
             ds.FloatPixelData = frames
-            ds.save_as(temporary, enforce_file_format=True)
+            _save(ds, grid, temporary)
 
 
 def _common(grid: SourceGrid, model: Mapping[str, str], number: int) -> dict[str, Any]:
@@ -245,8 +247,22 @@ def _set_frames(ds: Dataset, grid: SourceGrid, derivation: Code, *, index_prefix
     series = Dataset()
     series.SeriesInstanceUID, series.ReferencedInstanceSequence = grid.series_uid, instances
     ds.SourceImageSequence, ds.ReferencedSeriesSequence = instances, [series]
+
+
+def _save(ds: Dataset, grid: SourceGrid, path: Path) -> None:
+    """Write an object with the texts of its source, byte for byte.
+
+    Wrongly declared, they would not survive being decoded: Latin-1 called UTF-8 becomes U+FFFD for good. pydicom
+    writes bytes as they are only in a data set that seems to have been read in the encodings in which it is written.
+    """
     if grid.character_set is not None:
         ds.SpecificCharacterSet = grid.character_set
+    correct_ambiguous_vr(ds, True)
+    for element in grid.texts:
+        ds[element.tag] = element
+    encodings = default_encoding if grid.character_set is None else convert_encodings(grid.character_set)
+    ds.set_original_encoding(False, True, encodings)
+    ds.save_as(path, enforce_file_format=True)
 
 
 def _source_image(reference: Reference) -> Dataset:

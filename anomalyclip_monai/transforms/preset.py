@@ -21,7 +21,7 @@ from anomalyclip_monai.types import Affine, Record
 
 Scaling = Literal["window", "percentile", "range"]
 
-HEAD_PARTS = {"HEAD", "BRAIN", "SKULL", "HEADNECK", "ORBIT", "IAC", "PITUITARY", "FACE"}
+HEAD_PARTS = {"HEAD", "BRAIN", "SKULL", "HEADNECK", "ORBIT", "IAC", "SELLA", "FACE"}
 """Values of DICOM Body Part Examined (PS3.16 annex L) that are read as the head."""
 
 CHEST_PARTS = {"CHEST", "THORAX", "LUNG"}

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import NoInputError, UsageError, WeightsError
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.text import printable
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights import store
 from anomalyclip_monai.weights.backbone import check_backbone, convert_backbone, is_half
@@ -156,7 +157,7 @@ def _backbone_on_disk(model: PublishedModel, given: _Given | None, half: bool) -
             except WeightsError as error:
                 logger.warning("a file in a cache is not used: %s", error)
         else:
-            logger.warning("a file in a cache is not used, its bytes are not those published: %s", path)
+            logger.warning("a file in a cache is not used, its bytes are not those published: %s", printable(path))
     return None
 
 

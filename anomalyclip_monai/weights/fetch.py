@@ -9,24 +9,35 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import socket
+import stat
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from anomalyclip_monai import __version__
 from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.text import printable
 from anomalyclip_monai.weights.digests import matches
 from anomalyclip_monai.weights.published import PublishedFile
 
 Progress = Callable[[PublishedFile, int, int], None]
 """Called with the file, the bytes that are there and the bytes of the whole."""
+
+MAX_BYTES = 16 * 2**30
+"""Most bytes of a file whose size is not known."""
+
+MAX_SAID = 120
+"""Most characters of a server's own words that are shown."""
 
 _CHUNK = 1 << 20
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -75,8 +86,8 @@ def fetch(
 
     Raises:
         NotServedError: the server does not have it (``E_DOWNLOAD``).
-        WeightsError: the server cannot be reached, keeps cutting, or sends other bytes (``E_DOWNLOAD``); there is no
-            room for it or the folder cannot be written (``E_WRITE``).
+        WeightsError: the server cannot be reached, keeps cutting, or sends other bytes or more of them
+            (``E_DOWNLOAD``); there is no room for it or the folder cannot be written (``E_WRITE``).
     """
     address, patience = address or file.address, patience or Patience()
     part = _Part(target, address)
@@ -114,10 +125,17 @@ class _Part:
         self._note = target.with_name(f"{target.name}.part.json")
         with _writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
+            for path in (self.path, self._note):
+                if not _is_own_file(path):
+                    path.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:
         return self.path.stat().st_size if self.path.is_file() else 0
+
+    def open(self, *, anew: bool) -> BinaryIO:
+        """Open for appending, or from the start."""
+        return _open_own(self.path, anew=anew)
 
     @property
     def validator(self) -> str | None:
@@ -133,13 +151,30 @@ class _Part:
         validator = headers.get("Last-Modified") if tag.startswith("W/") or not tag else tag
         with _writing(self._note):
             if validator:
-                self._note.write_text(json.dumps({"address": self.address, "validator": validator}), encoding="utf-8")
+                with _open_own(self._note, anew=True) as note:
+                    note.write(json.dumps({"address": self.address, "validator": validator}).encode())
             else:
                 self._note.unlink(missing_ok=True)
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
+
+
+def _is_own_file(path: Path) -> bool:
+    """Whether nothing but a file that has no other name is there: to write to a link is to write elsewhere."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
+def _open_own(path: Path, *, anew: bool) -> BinaryIO:
+    """Open a file for writing, never through a symbolic link."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if anew else os.O_APPEND)
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)  # each is unknown to some systems
+    return os.fdopen(os.open(path, flags, 0o666), "wb" if anew else "ab")
 
 
 def _transfer(file: PublishedFile, part: _Part, progress: Progress, timeout: float) -> None:
@@ -150,19 +185,70 @@ def _transfer(file: PublishedFile, part: _Part, progress: Progress, timeout: flo
     with _open(file, urllib.request.Request(part.address, headers=headers), part, timeout) as response:
         continued = response.status == http.client.PARTIAL_CONTENT
         start = part.size if continued else 0
-        total = _total(response.headers, start, part) if continued else int(response.headers.get("Content-Length", 0))
+        total = _total(response.headers, start, part) if continued else _length(response.headers)
+        limit = (file.size or MAX_BYTES) + _CHUNK  # a little more than belongs is told from the whole by its digest
+        if total > limit:
+            raise _too_long(file, part)
         _check_room(part.path, (total or file.size) - start)
         if not continued:
             part.note(response.headers)
-        with _writing(part.path), open(part.path, "ab" if continued else "wb") as sink:
+        with _writing(part.path), part.open(anew=not continued) as sink:
             done = start
             progress(file, done, total or file.size)
             while chunk := _read(response):
-                sink.write(chunk)
                 done += len(chunk)
+                if done > limit:
+                    raise _too_long(file, part)
+                sink.write(chunk)
                 progress(file, done, total or file.size)
         if total and done < total:
             raise _CutError("the server closed it")
+
+
+def _too_long(file: PublishedFile, part: _Part) -> WeightsError:
+    part.discard()
+    what = f"the server sends more than the {file.size or MAX_BYTES:,} bytes of {file.name}"
+    return WeightsError("E_DOWNLOAD", what, part.address, "try another connection, or give a folder with --from")
+
+
+class _WebOnly(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to web addresses, and to nothing on this machine's disk or an FTP server."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        """As the base class does, within the web."""
+        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            raise urllib.error.HTTPError(
+                req.full_url, code, f"and names {newurl}, which is no web address", headers, fp
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """As the base class does; an address that cannot be taken apart does not keep the connection open."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """A new one each time, because that of ``urlopen`` keeps the proxies that it first met."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+        _WebOnly(),
+    ):
+        opener.add_handler(handler)
+    return opener
 
 
 @contextmanager
@@ -171,8 +257,7 @@ def _open(
 ) -> Iterator[http.client.HTTPResponse]:
     address, resumed = request.full_url, part.size > 0
     try:
-        # A new opener, because the one of `urlopen` keeps the proxies that it first met.
-        response = urllib.request.build_opener().open(request, timeout=timeout)
+        response = _opener().open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -181,26 +266,41 @@ def _open(
             raise _CutError("the server has another version") from error
         if error.code in _PASSING:
             raise _CutError(f"the server answers {error.code}") from error
-        what = f"{file.name} is not served: the server answers {error.code} {error.reason}"
+        what = f"{file.name} is not served: the server answers {error.code} {_said(error.reason)}"
         raise NotServedError("E_DOWNLOAD", what, address, "check the address, or give a folder with --from") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if resumed or isinstance(reason, (TimeoutError, ConnectionResetError, http.client.HTTPException)):
-            raise _CutError(str(reason)) from error
+            raise _CutError(_said(reason)) from error
         host = request.host
         if isinstance(reason, socket.gaierror):
             reason = "its name cannot be resolved"
-        what = f"{host} cannot be reached: {reason}"
+        what = f"{host} cannot be reached: {_said(reason)}"
         raise WeightsError(
             "E_DOWNLOAD", what, address, "check connection and proxy, or give a folder with --from"
         ) from error
+    except ValueError as error:  # of a redirect to what only looks like an address
+        what = f"{file.name} is not served: the server answers with an address that is none"
+        raise NotServedError("E_DOWNLOAD", what, address, "check the address, or give a folder with --from") from error
     with response:
         yield response
 
 
+def _said(words: object) -> str:
+    """What a server or a library says, on one line and no longer than :data:`MAX_SAID`."""
+    text = printable(" ".join(str(words).split()))
+    return text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}..."
+
+
+def _length(headers: http.client.HTTPMessage) -> int:
+    """Content-Length in bytes, 0 where it is absent or no number."""
+    found = re.fullmatch(r"[0-9]{1,18}", headers.get("Content-Length", "").strip())
+    return int(found[0]) if found else 0
+
+
 def _total(headers: http.client.HTTPMessage, start: int, part: _Part) -> int:
     """Bytes of the whole, from ``Content-Range: bytes 500-999/1000``."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
+    found = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", headers.get("Content-Range", ""))
     if not found or int(found[1]) != start:
         part.discard()
         raise _CutError("the server sent another range than asked for")
@@ -211,7 +311,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(_CHUNK)
     except (OSError, http.client.HTTPException) as error:
-        raise _CutError(str(error) or type(error).__name__) from error
+        raise _CutError(_said(error) or type(error).__name__) from error
 
 
 def _check_room(path: Path, needed: int) -> None:

@@ -464,6 +464,29 @@ def _set(**values: Any) -> Callable[[int, FileDataset], None]:
     return edit
 
 
+def _links(folder: Path) -> None:
+    """The last slices are links into a hidden store, as data managers lay them out."""
+    write(folder / ".store", stack())
+    for path in sorted((folder / ".store").iterdir()):
+        if int(path.stem) < 5:
+            path.rename(folder / path.name)
+        else:
+            (folder / path.name).symlink_to(path)
+
+
+def _without_class(ds: FileDataset) -> None:
+    del ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPClassUID = "1.2.3"  # a file is written with one, and this one says nothing
+
+
+def _own_rescale(folder: Path) -> None:
+    images = stack(modality="MR")
+    for k, ds in enumerate(images):
+        ds.RescaleSlope = 1 + k
+    del images[6].RescaleSlope
+    write(folder, images)
+
+
 def _other_matrix(ds: FileDataset) -> None:
     set_pixels(ds, pixels(9, shape=(ROWS + 2, COLUMNS)))
 
@@ -534,4 +557,8 @@ CASES = (
     Case("g13_secondary_capture_page", _capture, left=1),
     Case("g14_single_slice", _edited(count=1)),
     Case("g15_descending_positions", _edited(step=(0.0, 0.0, -STEP))),
+    Case("g16_links_to_files", _links, left=4),  # the files in the store, which are the links
+    Case("g17_no_SOP_class", _edited(_only(4, _without_class))),
+    Case("g18_own_rescale_but_one_without", _own_rescale, "E_PIXELS"),
+    Case("g19_two_patients", _edited(_only(5, lambda ds: setattr(ds, "PatientID", "other-marker"))), "E_PATIENT"),
 )

@@ -13,7 +13,8 @@ import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
-from anomalyclip_monai.data.dicom_series import open_archive, read_series, scan
+from anomalyclip_monai.data.archive import open_archive
+from anomalyclip_monai.data.dicom_series import read_series, scan
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import CaseError
 

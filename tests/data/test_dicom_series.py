@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import os
+import pickle
 import shutil
+import socket
 import subprocess
 import sys
-import zipfile
+import time
 import zlib
 from pathlib import Path
 
@@ -42,8 +45,8 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
-from anomalyclip_monai.data import dicom_archive, dicom_headers, dicom_pixels
-from anomalyclip_monai.data.dicom_series import is_dicom, open_archive, read_series, scan
+from anomalyclip_monai.data import dicom_headers, dicom_isolated, dicom_pixels
+from anomalyclip_monai.data.dicom_series import is_dicom, read_series, scan
 from anomalyclip_monai.data.volume import Frame, Volume
 from anomalyclip_monai.exceptions import CaseError
 
@@ -238,6 +241,124 @@ def test_what_is_no_image_is_counted_or_refused_alone(tmp_path: Path) -> None:
     assert scan(tmp_path / "readme") == ([], {"junk": 1})
 
 
+def test_links_to_files_are_slices(tmp_path: Path) -> None:
+    write(tmp_path / "store" / "annex", stack())
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for k in range(SLICES):
+        source = tmp_path / "store" / "annex" / f"{k:03d}.dcm"
+        if k < 5:
+            shutil.copyfile(source, folder / source.name)
+        else:
+            (folder / source.name).symlink_to(source)
+    (folder / "again.dcm").symlink_to(folder / "006.dcm")  # a link to a link, whose file is there already
+    (folder / "store").symlink_to(tmp_path / "store")
+    (series,), skipped = scan(folder)
+    volume = read_series(series)
+    assert volume.data.shape[-1] == SLICES
+    assert all(frame.path.parent == folder for frame in volume.source.frames)
+    assert skipped == {"symbolic link": 2}
+    assert volume.source.warnings == ()
+
+
+def test_links_that_lead_nowhere_are_told(tmp_path: Path) -> None:
+    write(tmp_path, stack(count=4))
+    (tmp_path / "004.dcm").symlink_to(tmp_path / "gone.dcm")
+    (tmp_path / "005.dcm").symlink_to(tmp_path / "005.dcm")
+    (series,), skipped = scan(tmp_path)
+    assert skipped == {"broken link": 2}
+    assert series.warnings == ("2 link(s) in the same folder lead nowhere and were left out.",)
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, stack(count=2))
+    os.mkfifo(tmp_path / "x.dcm")
+    (tmp_path / "null.dcm").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(tmp_path)  # the name of a socket is short
+        listening.bind("s.dcm")
+        (series,), skipped = scan(tmp_path)
+    assert len(series.frames) == 2
+    assert skipped == {"special file": 2, "symbolic link": 1}
+    assert not is_dicom(tmp_path / "x.dcm")
+    assert scan(tmp_path / "x.dcm") == ([], {})
+
+
+def test_hidden_folders_are_counted(tmp_path: Path) -> None:
+    write(tmp_path, stack(count=2))
+    write(tmp_path / ".git" / "annex", stack(count=3, series="b"))
+    found, skipped = scan(tmp_path)
+    assert [len(one.frames) for one in found] == [2]
+    assert skipped == {"hidden folder": 1}
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_an_absent_sop_class_is_no_reason_to_leave_a_slice_out(tmp_path: Path, bare: bool) -> None:
+    images = stack(count=3)
+    write(tmp_path, images)
+    raw = (tmp_path / "001.dcm").read_bytes()
+    start = raw.index(b"\x08\x00\x08\x00", 132)  # Image Type, the first of the data set
+    where = raw.index(b"\x08\x00\x16\x00UI", 132)
+    end = where + 8 + int.from_bytes(raw[where + 6 : where + 8], "little")
+    head = b"" if bare else raw[:start].replace(b"\x02\x00\x02\x00UI", b"\x02\x00\x02\x01UI")
+    (tmp_path / "001.dcm").write_bytes(head + raw[start:where] + raw[end:])
+    volume = read_one(tmp_path)
+    np.testing.assert_array_equal(volume.data[0, :, :, 1], images[1].pixel_array.T - 1024.0)
+
+
+def test_a_file_that_is_replaced_before_it_is_read_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, stack(count=3))
+    (series,), _ = scan(tmp_path)
+    write(tmp_path, stack(count=3, series="b")[1:2], "001.dcm".format)
+    with pytest.raises(CaseError, match=r"E_PIXELS: the file was replaced .*001\.dcm"):
+        read_series(series)
+    (tmp_path / "001.dcm").write_bytes(b"no DICOM any more")
+    with pytest.raises(CaseError, match=r"E_\w+: .*001\.dcm"):
+        read_series(series)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("PatientID", "other"), ("PatientName", "Roe^Jo"), ("StudyInstanceUID", "1.2")]
+)
+def test_slices_of_two_patients_in_one_series_are_refused(tmp_path: Path, keyword: str, value: str) -> None:
+    images = stack(count=3)
+    setattr(images[2], keyword, value)
+    write(tmp_path, images)
+    error = refusal(tmp_path)
+    assert error.code == "E_PATIENT"
+    assert value not in error.what
+    setattr(images[2], keyword, "" if keyword != "PatientName" else "Marker^Patient^^=")  # empty, or written otherwise
+    write(tmp_path, images)
+    assert read_one(tmp_path).data.shape[-1] == 3
+
+
+def test_a_source_shows_nothing_of_its_patient(tmp_path: Path) -> None:
+    write(tmp_path, stack(count=2))
+    one, other = read_one(tmp_path).source, read_one(tmp_path).source
+    assert one == other
+    assert "arker" not in repr(one)
+    assert pickle.loads(pickle.dumps(one)).origin.header.PatientID == "marker-id"
+    assert copy.deepcopy(one).origin.header.PatientID == "marker-id"
+    assert "PixelData" not in one.origin.header
+
+
+def test_a_number_with_a_megabyte_of_digits_is_absent(tmp_path: Path) -> None:
+    ds = image(0)
+    ds.file_meta.TransferSyntaxUID = SYNTAXES["implicit"]
+    write(tmp_path, [ds])
+    raw = (tmp_path / "000.dcm").read_bytes()
+    where = raw.index(b"\x28\x00\x30\x00")
+    end = where + 8 + int.from_bytes(raw[where + 4 : where + 8], "little")
+    long = b"1\\" * 2**22
+    (tmp_path / "000.dcm").write_bytes(
+        raw[:where] + raw[where : where + 4] + len(long).to_bytes(4, "little") + long + raw[end:]
+    )
+    start = time.monotonic()
+    assert refusal(tmp_path).code == "E_GEOMETRY"
+    assert time.monotonic() - start < 5
+
+
 def test_is_dicom_with_and_without_preamble(tmp_path: Path) -> None:
     write(tmp_path, [image(0)])
     raw = (tmp_path / "000.dcm").read_bytes()
@@ -263,12 +384,14 @@ def test_monochrome1_is_mirrored_where_values_have_no_scale(tmp_path: Path, moda
     assert "MONOCHROME1" in volume.source.warnings[0]
 
 
-def test_body_part_only_as_plain_words(tmp_path: Path) -> None:
-    for n, (value, expected) in enumerate([("Brain", "BRAIN"), ("DOE^JOHN", ""), ("LEFT LOWER LIMB OF X", "")]):
-        ds = image(n)
+def test_body_part_and_modality_only_as_defined_terms(tmp_path: Path) -> None:
+    for n, (value, expected) in enumerate([("Brain", "BRAIN"), ("DOE JOHN", ""), ("MUELLER", ""), ("X" * 40, "")]):
+        ds = image(n, modality="CT" if n else "SMITH")
         ds.BodyPartExamined = value
         write(tmp_path / str(n), [ds])
-        assert read_one(tmp_path / str(n)).source.body_part == expected
+        source = read_one(tmp_path / str(n)).source
+        assert source.body_part == expected
+        assert source.modality == ("CT" if n else "")
 
 
 def test_colour_loop_has_frames_as_slices_and_no_size(tmp_path: Path) -> None:
@@ -499,40 +622,6 @@ def test_nothing_of_a_header_reaches_logs_or_messages(
     assert not list(recwarn)
 
 
-def archive_with(path: Path, *names: str, content: bytes = b"x") -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
-            archive.writestr(name, content)
-    return path
-
-
-def test_archive_is_unpacked_and_removed(tmp_path: Path) -> None:
-    with open_archive(archive_with(tmp_path / "a.zip", "one/two.txt", "three")) as folder:
-        assert (folder / "one" / "two.txt").read_bytes() == b"x"
-    assert not folder.exists()
-
-
-@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../../out", "c:\\out", "a\\..\\..\\out"])
-def test_archive_that_leaves_its_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CaseError, match="E_ARCHIVE"), open_archive(archive_with(tmp_path / "a.zip", name)):
-        pass
-    assert not (tmp_path / "out").exists()
-
-
-def test_archive_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bomb = archive_with(tmp_path / "bomb.zip", "zeros", content=b"\0" * 2**23)
-    link = zipfile.ZipInfo("link")
-    link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
-        archive.writestr(link, "/etc/passwd")
-    (tmp_path / "no.zip").write_bytes(b"PK\x03\x04 no zip")
-    many = archive_with(tmp_path / "many.zip", *map(str, range(20)))
-    monkeypatch.setattr(dicom_archive, "MAX_ENTRIES", 10)
-    for path in (bomb, tmp_path / "link.zip", tmp_path / "no.zip", many):
-        with pytest.raises(CaseError, match="E_ARCHIVE"), open_archive(path):
-            pass
-
-
 def read_all(path: Path) -> list[Volume] | CaseError:
     try:
         return [read_series(one) for one in scan(path)[0]]
@@ -699,6 +788,44 @@ def test_a_decoder_that_aborts_takes_only_its_own_process_with_it(tmp_path: Path
     raw[where + 4 : where + 7] = b"\x03\x99\xff"
     (tmp_path / "x").write_bytes(bytes(raw))
     assert refusal(tmp_path).code == "E_PIXELS"
+
+
+def lossless(path: Path) -> np.ndarray:
+    """A file in JPEG lossless; -> its modality values (W, H)."""
+    pytest.importorskip("gdcm")
+    ds = image(0, stored=pixels(4, high=2000))
+    set_pixels(ds, pixels(4, high=2000), signed=False)
+    ds.save_as(path)
+    transcode(path)
+    return ds.pixel_array.T - 1024.0
+
+
+def test_seconds_count_from_the_moment_the_decoder_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = lossless(tmp_path / "x")
+    # A child that takes longer for its imports than a frame may take.
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        f"import time; time.sleep(1.5); import runpy; runpy.run_path({dicom_isolated.__file__!r}, run_name='__main__')"
+    )
+    monkeypatch.setattr(dicom_isolated, "__file__", str(slow))
+    monkeypatch.setattr(dicom_isolated, "MAX_SECONDS", 1.0)
+    np.testing.assert_array_equal(read_one(tmp_path / "x").data[0, :, :, 0], expected)
+    monkeypatch.setattr(dicom_isolated, "MAX_START_SECONDS", 0.5)
+    error = refusal(tmp_path / "x")
+    assert error.code == "E_TIMEOUT"
+    assert error.what == "the decoder of JPEG lossless did not start in 0.5 seconds"
+
+
+def test_a_frame_that_takes_too_long_is_a_time_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lossless(tmp_path / "x")
+    stuck = tmp_path / "stuck.py"
+    stuck.write_text(
+        "import sys, time\nsys.stdout.buffer.write((1).to_bytes(8, 'big') + b'+'); sys.stdout.flush(); time.sleep(60)"
+    )
+    monkeypatch.setattr(dicom_isolated, "__file__", str(stuck))
+    monkeypatch.setattr(dicom_isolated, "MAX_SECONDS", 0.3)
+    error = refusal(tmp_path / "x")
+    assert (error.code, error.what) == ("E_TIMEOUT", "a frame was not decoded in 0.3 seconds")
 
 
 def test_a_compressed_stream_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import threading
@@ -94,7 +95,8 @@ class Behaviour:
     """How the server treats a file.
 
     ``cuts`` are the bytes after which a request is cut off, one for each request until they are used up; after
-    ``stalls`` it falls silent for a while first, and ``statuses`` are answers instead of the file.
+    ``stalls`` it falls silent for a while first, and ``statuses`` are answers instead of the file. ``claims`` is a
+    Content-Length that is no true one, ``reason`` a phrase for statuses, and ``endless`` repeats the content.
     """
 
     content: bytes
@@ -107,6 +109,10 @@ class Behaviour:
     redirect: str | None = None
     length: bool = True
     delay: float = 0.0
+    claims: str | None = None
+    reason: str | None = None
+    endless: bool = False
+    sent: int = 0
 
 
 class Server(ThreadingHTTPServer):
@@ -142,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             return self._answer(404)
         if file.statuses:
-            return self._answer(file.statuses.pop(0))
+            return self._answer(file.statuses.pop(0), reason=file.reason)
         if file.redirect:
             return self._answer(302, {"Location": file.redirect})
         start = 0
@@ -154,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": file.etag, "Last-Modified": file.modified}
         if file.length:
             headers["Content-Length"] = str(len(body))
+        if file.claims is not None:
+            headers["Content-Length"] = file.claims
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(file.content) - 1}/{len(file.content)}"
         self.send_response(206 if start else 200)
@@ -162,6 +170,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Connection", "close")
         self.end_headers()
+        with contextlib.suppress(OSError):
+            while file.endless:
+                file.sent += self.wfile.write(body)
         stall = file.stalls.pop(0) if file.stalls else None
         sent = body[: file.cuts.pop(0)] if file.cuts else body[:stall]
         for i in range(0, len(sent), 16384):
@@ -171,8 +182,8 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(0.3)
         return None
 
-    def _answer(self, status: int, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
+    def _answer(self, status: int, headers: dict[str, str] | None = None, reason: str | None = None) -> None:
+        self.send_response(status, reason)
         for name, value in {**(headers or {}), "Content-Length": "0", "Connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import os
 from pathlib import Path
 
 import pytest
 
 from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.weights import fetch as fetch_module
 from anomalyclip_monai.weights.fetch import NotServedError, Patience, fetch
 from anomalyclip_monai.weights.published import PublishedFile
 
@@ -173,6 +176,99 @@ def test_wrong_bytes_are_refused_and_not_kept(server, file, target, content):
     error = failure(file, target)
     assert error.code == "E_DOWNLOAD"
     assert f"the {len(content):,} bytes that came are not the published file (sha256 " in str(error)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_an_endless_body_is_given_up_soon(server, file, target):
+    server.files[PATH] = Behaviour(CONTENT, length=False, endless=True)
+    error = failure(file, target)
+    assert "E_DOWNLOAD: the server sends more than the 256,000 bytes of file.bin" in str(error)
+    assert server.files[PATH].sent < 2**24  # what the sockets hold besides
+    assert list(target.parent.iterdir()) == []
+    assert len(server.requests) == 1
+
+
+def test_a_length_that_is_too_long_is_not_waited_for(server, file, target):
+    server.files[PATH] = Behaviour(CONTENT, claims="99999999999", stalls=[0])
+    assert "the server sends more than the 256,000 bytes" in str(failure(file, target))
+
+
+@pytest.mark.parametrize("claims", ["abc", "", "-1", "0x10", "9" * 5000, "1.5", "256000, 256000"])
+def test_a_length_that_is_none(server, file, target, claims):
+    server.files[PATH] = Behaviour(CONTENT, claims=claims)
+    fetch(file, target, patience=PATIENT)
+    assert_whole(target)
+
+
+def test_a_range_of_absurd_numbers(server, file, target):
+    server.files[PATH].cuts = [100_000, 0, 0, 0]
+    failure(file, target)
+    headers = http.client.HTTPMessage()
+    headers["Content-Range"] = f"bytes {'1' * 5000}-2/{'9' * 5000}"
+    part = fetch_module._Part(target, file.address)
+    with pytest.raises(fetch_module._CutError, match="another range"):
+        fetch_module._total(headers, 100_000, part)
+
+
+@pytest.mark.parametrize("name", ["file.bin.part", "file.bin.part.json"])
+@pytest.mark.parametrize("kind", ["symbolic", "hard", "fifo", "dangling"])
+@pytest.mark.timeout(20)
+def test_what_lies_at_the_name_of_a_part_is_not_written_through(file, target, tmp_path, name, kind):
+    target.parent.mkdir()
+    treasure, planted = tmp_path / "treasure", target.parent / name
+    treasure.write_text("mine")
+    if kind == "symbolic":
+        planted.symlink_to(treasure)
+    elif kind == "dangling":
+        planted.symlink_to(tmp_path / "new file")
+    elif kind == "hard":
+        planted.hardlink_to(treasure)
+    else:
+        os.mkfifo(planted)
+    fetch(file, target, patience=PATIENT)
+    assert_whole(target)
+    assert treasure.read_text() == "mine"
+    assert not (tmp_path / "new file").exists()
+
+
+def test_a_link_planted_meanwhile_is_not_followed(file, target, tmp_path, monkeypatch):
+    (tmp_path / "treasure").write_text("mine")
+    check = fetch_module._check_room
+
+    def plant(path, needed):
+        check(path, needed)
+        path.symlink_to(tmp_path / "treasure")
+
+    monkeypatch.setattr(fetch_module, "_check_room", plant)
+    assert failure(file, target).code == "E_WRITE"
+    assert (tmp_path / "treasure").read_text() == "mine"
+
+
+def test_words_of_a_server_are_shown_short_and_escaped(server, file, target):
+    server.files[PATH].statuses = [404]
+    server.files[PATH].reason = "Gone\x1b[31m E_FORGED: " + "x" * 5000
+    message = str(failure(file, target))
+    assert "\x1b" not in message
+    assert r"Gone\x1b[31m E_FORGED" in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    "redirect",
+    [
+        "file:///etc/hostname",
+        "ftp://127.0.0.1/x",
+        "data:text/plain,x",
+        "javascript:1",
+        "http://[::1",
+        "http://" + "a" * 70 + ".b/",
+    ],
+)
+def test_redirects_to_no_web_address_are_refused(server, file, target, redirect):
+    server.files[PATH].redirect = redirect
+    error = failure(file, target)
+    assert error.code == "E_DOWNLOAD"
+    assert len(server.requests) == 1
     assert list(target.parent.iterdir()) == []
 
 
