@@ -453,6 +453,22 @@ def test_a_paired_test_against_another_report(photos, tmp_path):
         evaluate("folder", photos, tmp_path / "fourth", against=other, bootstrap=30)
 
 
+@pytest.mark.parametrize(
+    "rows", [None, b"no archive", {"anomalyclip/dice": np.zeros(3)}, {"a": np.array(["text"] * 50)}]
+)
+def test_a_report_without_its_draws_cannot_be_compared_with(photos, tmp_path, rows):
+    evaluate("folder", photos, tmp_path / "first", limit=3)
+    report = tmp_path / "first" / "folder" / "report.json"
+    draws = report.with_name("bootstrap.npz")
+    draws.unlink()
+    if isinstance(rows, bytes):
+        draws.write_bytes(rows)
+    elif rows is not None:
+        np.savez(draws, **rows)
+    with pytest.raises(UsageError, match=r"^E_AGAINST: no readable bootstrap.npz lies beside the report"):
+        evaluate("folder", photos, tmp_path / "second", limit=3, against=report)
+
+
 def test_classes_are_measured_apart_and_then_averaged(tmp_path):
     folder = tmp_path / "mvtec"
     for number, name in enumerate(("screw", "cable")):

@@ -207,6 +207,9 @@ class Against:
         try:
             with np.load(path.with_name(ROWS_FILE)) as kept:
                 self._rows = {name: kept[name] for name in kept.files}
+            shape = (resampled.repeats,)
+            if wrong := [name for name, rows in self._rows.items() if rows.shape != shape or rows.dtype.kind != "f"]:
+                raise ValueError(f"{wrong[0]} is not one number for each draw")
         except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
             what = f"no readable {ROWS_FILE} lies beside the report ({type(error).__name__})"
             raise UsageError("E_AGAINST", what, path, "keep the files of an evaluation together") from error

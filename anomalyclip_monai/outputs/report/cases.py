@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.outputs.preview import OUTLINE, blend, colours, draw_outline, opacity
 from anomalyclip_monai.outputs.report.content import MeasuredSample
-from anomalyclip_monai.outputs.report.numbers import printable
+from anomalyclip_monai.text import printable
 
 PER_ROW = 3
 """Cases of each kind at most."""

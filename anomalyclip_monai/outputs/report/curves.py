@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalyclip_monai.outputs.report.content import Report
-from anomalyclip_monai.outputs.report.numbers import printable
+from anomalyclip_monai.text import printable
 
 logger = logging.getLogger(__name__)
 

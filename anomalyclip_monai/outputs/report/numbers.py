@@ -81,8 +81,3 @@ def p_value(p: float) -> str:
 def counted(count: int, noun: str) -> str:
     """-> ``1 case``, ``2 cases``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def printable(text: str) -> str:
-    """File names can hold anything: control characters, half of a surrogate pair and the like become ``?``."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

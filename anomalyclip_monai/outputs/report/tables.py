@@ -17,8 +17,8 @@ from anomalyclip_monai.outputs.report.numbers import (
     measured,
     number,
     p_value,
-    printable,
 )
+from anomalyclip_monai.text import printable
 
 
 @dataclass(frozen=True, slots=True)
