@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 
 if TYPE_CHECKING:
-    from anomalyclip_monai.outputs import Result
-
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
+_Step = TypeVar("_Step")
+
 EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
-EXIT_INTERRUPTED = 130
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, learned: bool = True) -> None:
@@ -88,7 +87,7 @@ def add_slice_options(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def progress(
     quiet: bool,
-) -> Iterator[tuple[Callable[[int, int], None], Callable[[Iterator[Result]], Iterator[Result]]]]:
+) -> Iterator[tuple[Callable[[int, int], None], Callable[[Iterable[_Step]], Iterator[_Step]]]]:
     """A bar over the slices of a case and, for several cases, one over cases; none unless on a terminal."""
     from tqdm import tqdm
 
@@ -100,9 +99,9 @@ def progress(
             slice_bar.reset(total)
         slice_bar.update(done - slice_bar.n)
 
-    def cases(results: Iterator[Result]) -> Iterator[Result]:
-        total = len(results) if isinstance(results, Sized) else None
-        yield from tqdm(results, desc="cases", unit="case", leave=False, disable=off or total == 1, total=total)
+    def cases(steps: Iterable[_Step]) -> Iterator[_Step]:
+        total = len(steps) if isinstance(steps, Sized) else None
+        yield from tqdm(steps, desc="cases", unit="case", leave=False, disable=off or total == 1, total=total)
 
     try:
         yield slices, cases

@@ -34,6 +34,7 @@ class Source:
             where a slice lies, the affine is nominal, and results go to DICOM only.
         frames: for DICOM, the stored frame of each slice in the order of the array's last axis.
         warnings: what the reader noticed and corrected, one sentence each.
+        sha256: of the input's bytes, see :func:`~anomalyclip_monai.data.content.sha256_of`; empty if not known.
     """
 
     kind: SourceKind
@@ -45,6 +46,7 @@ class Source:
     regular: bool = True
     frames: tuple[Frame, ...] = ()
     warnings: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

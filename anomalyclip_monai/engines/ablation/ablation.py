@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.prompts import text_tower
 from anomalyclip_monai.networks.sentences import NOUNS
 from anomalyclip_monai.networks.towers import vision_tower
+from anomalyclip_monai.owned import owned_folder, remove_owned
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.choice import ModelChoice, bundle_config
 
@@ -113,7 +114,7 @@ class Ablation:
         for row in self._in_order():
             if _image_side(row) != side:  # no other row needs those features
                 side = _image_side(row)
-                shutil.rmtree(self._measured, ignore_errors=True)
+                remove_owned(self._measured)
             try:
                 if row.problem:
                     raise UsageError("E_ROW", row.problem)
@@ -127,7 +128,7 @@ class Ablation:
         base = self._report(self.rows[0])
         content = self._content(base, [entries[row.key] for row in self.rows])
         write_ablation(content, self.folder)
-        shutil.rmtree(self._work, ignore_errors=True)
+        remove_owned(self._work)
         return content
 
     def _in_order(self) -> Iterator[Row]:
@@ -228,13 +229,13 @@ class Ablation:
     def _place(self, row: Row) -> Path:
         return self.output_dir / "rows" / row.key
 
-    @property
+    @functools.cached_property
     def _work(self) -> Path:
-        return self.output_dir / "work"
+        return owned_folder(self.output_dir / "work")
 
     @property
     def _measured(self) -> Path:
-        return self._work / "measured"
+        return owned_folder(self._work / "measured")
 
     def _report_file(self, row: Row) -> Path:
         return self._place(row) / self.dataset / "report.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from anomalyclip_monai.data.loading import known_cause
 from anomalyclip_monai.engines.prompts.report import summarise, write_json
 from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
 from anomalyclip_monai.exceptions import OutputError, UsageError
+from anomalyclip_monai.owned import owned_folder, remove_owned
 from anomalyclip_monai.types import PathLike
 
 Watch = Callable[[PromptTrainer], None]
@@ -47,7 +47,8 @@ def learn_prompts(
         seeds: of prompts and order.
         device: of the network.
         options: values for entries of ``train.json``, such as ``epochs``; those that are None keep the bundle's.
-        keep_features: leave features and slices of volumes in ``work`` for further runs.
+        keep_features: leave features and slices of volumes in ``work`` for further runs; in ``work-2`` where a
+            folder of others has that name.
         watch: see :data:`Watch`.
 
     Raises:
@@ -57,6 +58,7 @@ def learn_prompts(
     if not config.is_file():
         raise UsageError("E_MODEL", "this model has no training definition", config, "choose another model")
     output_dir = Path(output_dir)
+    work = owned_folder(output_dir / "work")
     reports = []
     for seed in seeds:
         folder = output_dir if len(seeds) == 1 else output_dir / f"seed_{seed}"
@@ -65,7 +67,7 @@ def learn_prompts(
             "bundle_root": str(bundle_root),
             "sets": [[name, str(root)] for name, root in sets],
             "output_dir": str(folder),
-            "work_dir": str(output_dir / "work"),
+            "work_dir": str(work),
             "seed": seed,
             "device": f"$torch.device({str(device)!r})",
         }
@@ -76,7 +78,7 @@ def learn_prompts(
         if len(seeds) > 1:
             write_json(output_dir / "training.json", summarise(reports))
         if not keep_features:
-            shutil.rmtree(output_dir / "work", ignore_errors=True)
+            remove_owned(work)
     return reports
 
 
