@@ -41,8 +41,10 @@ _HEADER = ",".join(field.name for field in fields(Row))
 def is_cohort(path: Path) -> bool:
     """Whether a file is such a table, by its first line."""
     try:
+        if not path.is_file():
+            return False
         with open(path, "rb") as file:
-            return path.is_file() and file.read(len(_HEADER) + 2).rstrip(b"\r\n\0") == _HEADER.encode()
+            return file.readline(len(_HEADER) + 2).rstrip(b"\r\n") == _HEADER.encode()
     except OSError:
         return False
 
