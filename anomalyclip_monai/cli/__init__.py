@@ -73,9 +73,11 @@ def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     # What libraries log may hold values of headers; only this package's own warnings reach the terminal.
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
-    quiet = getattr(arguments, "quiet", False)
-    ours = logging.getLogger("anomalyclip_monai")
-    ours.setLevel(logging.ERROR if quiet else logging.WARNING)
+    ours, once = logging.getLogger("anomalyclip_monai"), _Once()
+    before = ours.level
+    ours.setLevel(logging.ERROR if getattr(arguments, "quiet", False) else logging.WARNING)
+    for handler in logging.root.handlers:
+        handler.addFilter(once)
     try:
         code: int = arguments.run(arguments)
         return code
@@ -86,6 +88,25 @@ def _run(argv: Sequence[str] | None) -> int:
     except RecursionError:
         what = "a file is nested more deeply than any that is meant"
         return fail(UsageError("E_OPTION", what, None, "check the files that were given"), EXIT_NOT_STARTED)
+    finally:
+        ours.setLevel(before)
+        for handler in logging.root.handlers:
+            handler.removeFilter(once)
+
+
+class _Once(logging.Filter):
+    """Lets a warning through once in a run, be it that several parts of a command look at the same folder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said yet."""
+        message = record.getMessage()
+        new = record.levelno != logging.WARNING or message not in self._said
+        self._said.add(message)
+        return new
 
 
 def _fail_by_system(error: OSError) -> int:

@@ -45,7 +45,7 @@ class Caught:
 def caught() -> Iterator[Caught]:
     """Take SIGINT and SIGTERM, as far as they are not ignored, for the time of the block."""
     taker = Caught()
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in _SAID:
             if signal.getsignal(number) is not signal.SIG_IGN:

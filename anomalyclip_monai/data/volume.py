@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +46,7 @@ class Source:
     regular: bool = True
     frames: tuple[Frame, ...] = ()
     warnings: tuple[str, ...] = ()
-    sha256: str = ""
+    sha256: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

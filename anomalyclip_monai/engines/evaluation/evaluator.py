@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -62,6 +62,7 @@ class SetEvaluator(CaseEvaluator):
         self._axes: dict[str, int] = {}
         self._planes: dict[str, int] = {}
         self._thresholds: dict[str, Threshold] = {}
+        self._notes: dict[str, list[str]] = {}
         self.inferer = self._remembering(kwargs["inferer"])
         # After the handlers of the bundle, which load its own prompts at every start.
         self.add_event_handler(Events.STARTED, self._take_network)
@@ -93,6 +94,7 @@ class SetEvaluator(CaseEvaluator):
                 device=str(self.state.device),
                 seconds=time.monotonic() - started,
             )
+            self.report["warnings"] += notes_said(self._notes)
             self._write(rows)
             self._work.remove()
         idist.barrier()
@@ -148,6 +150,7 @@ class SetEvaluator(CaseEvaluator):
             self._planes[record["case"]] = len(record["axes"])
             if self._pass == self.evaluation.passes[0]:  # a quantile differs from pass to pass
                 self._thresholds[record["case"]] = record["threshold"]
+            self._notes[record["case"]] = record.get("notes", [])
         return records
 
     def _record(self, case: str, error: AnomalyCLIPError) -> None:
@@ -181,6 +184,22 @@ class SetEvaluator(CaseEvaluator):
         run = self.evaluation.passes[0]
         heatmap = self._work.heatmap(record["sample"], f"{run.method} {run.seed}")
         return case_view(record, heatmap, slice_axis=self._axes[name], threshold=self._thresholds[name].value)
+
+
+def notes_said(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the readers noticed, each once: ``the rotation in the EXIF data was carried out (3 images, such as a)``.
+
+    Args:
+        notes: of each sample.
+    """
+    cases: dict[str, list[str]] = {}
+    for case, said in notes.items():
+        for note in said:
+            cases.setdefault(note.rstrip("."), []).append(case)
+    return [
+        f"{note} ({len(found)} image{'s' if len(found) > 1 else ''}, such as {found[0]})"
+        for note, found in cases.items()
+    ]
 
 
 def _precision(network: nn.Module) -> str:

@@ -227,6 +227,8 @@ def _read(sample: Sample, preprocessing: Preprocessing, axis: str | int) -> tupl
         if known is None:
             raise
         raise known from None
+    for note in record.get("notes", []):
+        _say_once(sample.name, note)
     image = record["image"]
     affine = np.asarray(image.affine, dtype=np.float64)
     acquired = int(image.meta.get("acquisition_axis", -1))
@@ -236,6 +238,16 @@ def _read(sample: Sample, preprocessing: Preprocessing, axis: str | int) -> tupl
     unmasked = sample.label == 1 and not sample.masks
     mask = np.zeros(shape, dtype=bool) if unmasked else read_mask(sample, shape, affine)
     return image.as_tensor(), torch.from_numpy(mask)[None], SliceView.upright(affine, resolved)
+
+
+_said: set[str] = set()
+
+
+def _say_once(name: str, note: str) -> None:
+    """What a reader noticed: the first image is named for all of them, in every epoch."""
+    if note not in _said:
+        _said.add(note)
+        logger.warning("%s: %s (not said again for others)", name, note)
 
 
 def _hash_of(dataset: str, sample: Sample) -> str:
