@@ -211,7 +211,7 @@ def _relative(path: Path, root: Path) -> str:
     if relative == Path():
         return _visible(path.name)
     last = relative.name if path.is_dir() else _stem(relative)
-    return "/".join(map(_visible, [*relative.parts[:-1], last or relative.name]))
+    return "/".join(map(_visible, [*relative.parts[:-1], last if last.strip(".") else relative.name]))
 
 
 def _visible(name: str) -> str:
@@ -232,6 +232,9 @@ def _is_one_file(path: Path) -> bool:
 
 
 def _cases_of_file(path: Path, root: Path, left_out: Counter[str]) -> list[Case]:
+    if (kind := special_kind(path)) is not None:  # before anything is opened
+        error = CaseError("E_NOT_IMAGE", f"this is a {kind}", path, "give a file")
+        return [Case(_relative(path, root), path, error=error)]
     if _is_one_file(path):
         return [Case(_relative(path, root), path)]
     try:
@@ -241,9 +244,7 @@ def _cases_of_file(path: Path, root: Path, left_out: Counter[str]) -> list[Case]
             return _dicom_cases(path, root, Counter())
     except CaseError as known:
         return [Case(_relative(path, root), path, error=known)]
-    kind = special_kind(path)
-    what = f"this is a {kind}" if kind else "not an image that can be read"
-    error = CaseError("E_NOT_IMAGE", what, path, "give NIfTI, DICOM, PNG, JPEG or TIFF")
+    error = CaseError("E_NOT_IMAGE", "not an image that can be read", path, "give NIfTI, DICOM, PNG, JPEG or TIFF")
     return [Case(_relative(path, root), path, error=error)]
 
 
