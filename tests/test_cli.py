@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalyclip_monai.cli import main
+from anomalyclip_monai.cli import info, main
 
 
 @pytest.fixture
@@ -150,3 +152,71 @@ def test_results_inside_the_input_folder_are_no_input(head, capsys):
         assert main(["localize", str(head.parent), "-o", str(head.parent / "out"), "--device", "cpu"]) == 0
         printed = capsys.readouterr().out
         assert sum(" -> " in line for line in printed.splitlines()) == 1
+
+
+# --- how a run ends
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_signals_end_with_their_code_and_one_line(monkeypatch, capsys, number, code, said):
+    def interrupted(arguments):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr(info, "run", interrupted)
+    before = signal.getsignal(number)
+    assert main(["info"]) == code
+    assert one_line(capsys.readouterr().err) == said
+    assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_that_comes_out_as_another_error_is_one(monkeypatch, capsys):
+    def interrupted(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except BaseException:
+            raise ImportError("numpy failed to import") from None
+
+    monkeypatch.setattr(info, "run", interrupted)
+    assert main(["info"]) == 143
+    assert one_line(capsys.readouterr().err) == "terminated"
+
+
+@pytest.mark.parametrize(
+    ("error", "start"),
+    [
+        (OSError(28, "No space left on device", "/x/y"), "E_SYSTEM: No space left on device (/x/y) - "),
+        (RecursionError(), "E_OPTION: a file is nested more deeply than any that is meant - "),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line(monkeypatch, capsys, error, start):
+    def failing(arguments):
+        raise error
+
+    monkeypatch.setattr(info, "run", failing)
+    assert main(["info"]) in (1, 2)
+    assert one_line(capsys.readouterr().err).startswith(start)
+
+
+@pytest.mark.parametrize(("target", "code"), [("| true", 1), ("> /dev/full", 1), (">&-", 0)])
+def test_output_that_goes_nowhere(target, code):
+    # the reader has gone before there is anything to read
+    command = f'set -o pipefail; (sleep 1; "{sys.executable}" -m anomalyclip_monai.cli --help) {target}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_results_are_replaced_left_or_refused(head, tmp_path, capsys):
+    command = ["localize", str(head), "-o", str(tmp_path / "out"), "--fast", "--no-mirror", "--axes", "1"]
+    assert main(command) == 0
+    assert "replaced" not in capsys.readouterr().out
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("out/head (replaced)")
+    assert main([*command, "--continue"]) == 0
+    assert capsys.readouterr().out == f"head: there already -> {tmp_path / 'out' / 'head'}\n"
+    assert main([*command, "--continue", "--threshold", "0.4"]) == 0
+    assert "(replaced)" in capsys.readouterr().out
+    assert (tmp_path / "out" / "cohort.csv").read_text().splitlines()[1].startswith("head,replaced,0.")

@@ -43,17 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     with signals.caught() as caught:
         _never_refuse_a_character()
         try:
-            code = _run(argv)
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
+            try:
+                code = _run(argv)
+            finally:
+                _flush()
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             code = EXIT_CASE_FAILED
         except OSError as error:
             code = _fail_by_system(error)
         except SystemExit:  # of argparse, which has said why
             if caught.signal is None:
-                _silence()
                 raise
             code = caught.code
         except BaseException as error:
@@ -124,8 +123,19 @@ def _never_refuse_a_character() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _flush() -> None:
+    """Write what is still to be written, as long as an error can be told.
+
+    Raises:
+        OSError: the reader has gone, or the disk is full.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
 def _silence() -> None:
-    """Let nothing that is still to be written make noise at the very end, where the reader has gone."""
+    """Let nothing that could not be written make noise at the very end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
