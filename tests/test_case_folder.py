@@ -270,3 +270,11 @@ def test_what_is_in_the_way_of_a_folder(tmp_path: Path, kind: str) -> None:
     with pytest.raises(OutputError, match="E_WRITE"):
         write(case / "below" if kind != "link" else case, NEW)
     assert list(other.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    done = subprocess.run([sys.executable, script, "--count", "12"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("12 kills within ")
