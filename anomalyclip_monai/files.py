@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anomalyclip_monai.exceptions import OutputError
+from anomalyclip_monai.types import PathLike
 
 
 @contextlib.contextmanager
@@ -60,6 +61,12 @@ def whole_set(folder: Path) -> Iterator[Path]:
         if made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def given_path(path: PathLike) -> Path:
+    """A path as a user gave it; ``~`` is the home folder unless something there has that name, or there is no home."""
+    text = os.fspath(path)
+    return Path(text if os.path.lexists(text) else os.path.expanduser(text))
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

@@ -23,6 +23,7 @@ from anomalyclip_monai.data.photo import is_photo, read_photo
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.data.walk import counted, files_below, kind_of, special_kind, tell
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
+from anomalyclip_monai.files import given_path
 from anomalyclip_monai.types import PathLike, Record
 
 _OWN_DICOM = {"mask.dcm": "DICOM: SEG", "heatmap.dcm": "DICOM: parametric map"}
@@ -200,9 +201,7 @@ def _common_root(paths: Sequence[Path]) -> Path:
 
 
 def _absolute(path: PathLike) -> Path:
-    """An absolute path; ``~`` is the home folder unless something there has that name."""
-    text = os.fspath(path)
-    return Path(os.path.abspath(text if os.path.lexists(text) else os.path.expanduser(text)))
+    return Path(os.path.abspath(given_path(path)))
 
 
 def _relative(path: Path, root: Path) -> str:

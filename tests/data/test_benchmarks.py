@@ -343,7 +343,7 @@ def test_a_mask_without_image_is_left_out_and_named(tmp_path: Path, caplog: pyte
 def test_masks_of_another_split_are_not_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     find_samples("tn3k", _plant(tmp_path, *TREES["tn3k"][0]))
     find_samples("mvtec", _plant(tmp_path / "m", *MVTEC), split="train")
-    assert caplog.text == ""
+    assert "masks have no image" not in caplog.text
 
 
 def test_two_images_for_one_mask_are_refused(tmp_path: Path) -> None:

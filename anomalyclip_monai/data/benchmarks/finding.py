@@ -17,6 +17,7 @@ from anomalyclip_monai.data.benchmarks.sample import Sample
 from anomalyclip_monai.data.benchmarks.trees import files_beside, fits_tree, samples_of_tree
 from anomalyclip_monai.data.walk import RESULTS, UNREADABLE, is_leftover, kind_of, special_kind, tell
 from anomalyclip_monai.exceptions import NoInputError, UsageError
+from anomalyclip_monai.files import given_path
 from anomalyclip_monai.types import PathLike
 
 
@@ -39,7 +40,7 @@ def find_samples(dataset: str, root: PathLike, *, split: str = "test") -> list[S
     """
     if dataset not in LAYOUTS:
         raise UsageError("E_DATASET", f"no data set {dataset!r}", None, f"choose from: {', '.join(LAYOUTS)}")
-    layout, root = LAYOUTS[dataset], Path(os.path.normpath(Path(root).expanduser()))
+    layout, root = LAYOUTS[dataset], Path(os.path.normpath(given_path(root)))
     if not root.exists():
         raise NoInputError("E_NOT_FOUND", "no such file or folder", root, "check the path")
     left_out: Counter[str] = Counter()
@@ -65,7 +66,7 @@ def find_all(root: PathLike) -> dict[str, Path]:
     Raises:
         NoInputError: there is no such folder (``E_NOT_FOUND``) or no set in it (``E_LAYOUT``).
     """
-    root = Path(root).expanduser()
+    root = given_path(root)
     if not root.is_dir():
         raise NoInputError("E_NOT_FOUND", "no such folder", root, "give the folder that holds the data sets")
     found: dict[str, Path] = {}

@@ -21,6 +21,7 @@ from anomalyclip_monai.engines.evaluation import bundle_evaluator
 from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
 from anomalyclip_monai.engines.prompts import learn_prompts
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
+from anomalyclip_monai.files import given_path
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.prompts import text_tower
 from anomalyclip_monai.networks.sentences import NOUNS
@@ -80,7 +81,7 @@ class Ablation:
         self.choice = choice = choice.first_network()
         self.auxiliary = list(auxiliary)
         self.dataset, self.dataset_dir = dataset, dataset_dir
-        self.output_dir = Path(output_dir).expanduser()
+        self.output_dir = given_path(output_dir)
         self.device = device
         self.epochs = epochs
         self.seeds = list(seeds)

@@ -22,8 +22,8 @@ from anomalyclip_monai.engines.evaluation.methods import Pass
 from anomalyclip_monai.engines.evaluation.report import build_report, case_view
 from anomalyclip_monai.engines.evaluator import CaseEvaluator
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report import CaseView, write_report
 from anomalyclip_monai.transforms.post import Threshold
 
