@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from anomalyclip_monai.case_folder import MARKER
+from anomalyclip_monai.exceptions import OutputError
+from anomalyclip_monai.outputs.report.write import check_report_folder
 from anomalyclip_monai.owned import is_owned, owned_folder, owned_place, remove_owned
 
 
@@ -42,3 +46,12 @@ def test_neither_files_nor_links_are_taken(tmp_path: Path) -> None:
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()  # as after a kill before the mark was made
     assert owned_folder(tmp_path / "work") == tmp_path / "work"
+
+
+def test_a_report_does_not_take_the_place_of_files_of_others(tmp_path: Path) -> None:
+    check_report_folder(tmp_path)
+    (tmp_path / "cases.png").write_text("of others")
+    with pytest.raises(OutputError, match=r"^E_WRITE: .*cases\.png"):
+        check_report_folder(tmp_path)
+    (tmp_path / "report.json").write_text('{"schema": "anomalyclip-report/1"}')
+    check_report_folder(tmp_path)

@@ -25,6 +25,7 @@ from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report import CaseView, write_report
+from anomalyclip_monai.outputs.report.write import check_report_folder
 from anomalyclip_monai.transforms.post import Threshold
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class SetEvaluator(CaseEvaluator):
         started = time.monotonic()
         self.failed.clear()
         if idist.get_rank() == 0:
+            check_report_folder(self.evaluation.folder)
             self._work.start()
         idist.barrier()
         if idist.get_world_size() > 1:
