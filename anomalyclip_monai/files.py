@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from anomalyclip_monai.exceptions import OutputError
+from anomalyclip_monai.types import PathLike
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -55,14 +56,21 @@ def whole_set(folder: Path) -> Iterator[Path]:
         inside = path.parent.parent == folder  # the user knows nothing of the temporary folder
         raise OutputError(error.code, error.what, folder / path.name if inside else path, error.todo) from error
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
     finally:
         if made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
+def given_path(path: PathLike) -> Path:
+    """A path as a user gave it; ``~`` is the home folder unless something there has that name, or there is no home."""
+    text = os.fspath(path)
+    return Path(text if os.path.lexists(text) else os.path.expanduser(text))
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """What the operating system refused, as an error of ours."""
     in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
     reason = "a file is where a folder should be" if in_the_way else error.strerror or type(error).__name__
     return OutputError("E_WRITE", f"cannot write: {reason}", path, "choose a folder you can write to")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalyclip_monai.cli import main
+from anomalyclip_monai.cli import info, main
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_photos_and_folders_and_a_bad_case(head, tmp_path, capsys):
     line = one_line(capsys.readouterr().err)
     assert line.startswith("bad: E_TRUNCATED: ")
     assert "bad.nii.gz" in line
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["frame", "head"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cohort.csv", "frame", "head"]
     assert (tmp_path / "out" / "frame" / "mask.png").is_file()
     assert not list((tmp_path / "out").rglob(".partial*"))
 
@@ -111,8 +113,8 @@ def test_bad_requests_are_one_line_with_their_exit_code(head, tmp_path, capsys, 
     output = [] if "-o" in filled else ["-o", str(tmp_path / "out")]
     assert main(["localize", *filled, *output, "--quiet"]) == code
     assert one_line(capsys.readouterr().err).startswith(start)
-    assert not list(tmp_path.rglob(".partial*"))
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob(".*"))
+    assert {path.name for path in (tmp_path / "out").glob("*")} <= {"cohort.csv"}
 
 
 def test_volume_of_a_4d_file(tmp_path):
@@ -150,3 +152,72 @@ def test_results_inside_the_input_folder_are_no_input(head, capsys):
         assert main(["localize", str(head.parent), "-o", str(head.parent / "out"), "--device", "cpu"]) == 0
         printed = capsys.readouterr().out
         assert sum(" -> " in line for line in printed.splitlines()) == 1
+
+
+# --- how a run ends
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_signals_end_with_their_code_and_one_line(monkeypatch, capsys, number, code, said):
+    def interrupted(arguments):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr(info, "run", interrupted)
+    before = signal.getsignal(number)
+    assert main(["info"]) == code
+    assert one_line(capsys.readouterr().err) == said
+    assert signal.getsignal(number) is before
+
+
+def test_an_interrupt_that_comes_out_as_another_error_is_one(monkeypatch, capsys):
+    def interrupted(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except BaseException:
+            raise ImportError("numpy failed to import") from None
+
+    monkeypatch.setattr(info, "run", interrupted)
+    assert main(["info"]) == 143
+    assert one_line(capsys.readouterr().err) == "terminated"
+
+
+@pytest.mark.parametrize(
+    ("error", "start"),
+    [
+        (OSError(28, "No space left on device", "/x/y"), "E_SYSTEM: No space left on device (/x/y) - "),
+        (RecursionError(), "E_OPTION: a file is nested more deeply than any that is meant - "),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line(monkeypatch, capsys, error, start):
+    def failing(arguments):
+        raise error
+
+    monkeypatch.setattr(info, "run", failing)
+    assert main(["info"]) in (1, 2)
+    assert one_line(capsys.readouterr().err).startswith(start)
+
+
+@pytest.mark.parametrize(("target", "code"), [("| true", 1), ("> /dev/full", 1), (">&-", 0)])
+def test_output_that_goes_nowhere(target, code):
+    # the reader has gone before there is anything to read
+    command = f'set -o pipefail; (sleep 1; "{sys.executable}" -m anomalyclip_monai.cli --help) {target}'
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=buffered)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_results_are_replaced_left_or_refused(head, tmp_path, capsys):
+    command = ["localize", str(head), "-o", str(tmp_path / "out"), "--fast", "--no-mirror", "--axes", "1"]
+    assert main(command) == 0
+    assert "(replaced)" not in capsys.readouterr().out
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("out/head (replaced)")
+    assert main([*command, "--continue"]) == 0
+    assert capsys.readouterr().out == f"head: there already -> {tmp_path / 'out' / 'head'}\n"
+    assert main([*command, "--continue", "--threshold", "0.4"]) == 0
+    assert "(replaced)" in capsys.readouterr().out
+    assert (tmp_path / "out" / "cohort.csv").read_text().splitlines()[1].startswith("head,replaced,0.")

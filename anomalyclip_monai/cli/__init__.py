@@ -6,6 +6,8 @@ One module per command, which adds its options to the parser; what is slow to im
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -13,14 +15,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from anomalyclip_monai import __version__
-from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, train, weights
-from anomalyclip_monai.cli.console import (
-    EXIT_CASE_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_NOT_STARTED,
-    fail,
-    use_escapes_for_what_the_terminal_cannot_show,
-)
+from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, signals, train, weights
+from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_NOT_STARTED, fail
 from anomalyclip_monai.exceptions import AnomalyCLIPError, NoInputError, UsageError, WeightsError
 from anomalyclip_monai.text import printable
 
@@ -29,12 +25,49 @@ COMMANDS = (localize, calibrate, evaluate, train, demo, info, weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; -> 0 all cases done, 1 at least one failed, 2 nothing could start."""
-    use_escapes_for_what_the_terminal_cannot_show()
+    """Run the command.
+
+    Returns:
+        0 all cases done, 1 at least one failed or nobody reads the output any more, 2 nothing could start, 130 after
+        SIGINT, 143 after SIGTERM.
+    """
+    with signals.caught() as caught:
+        _never_refuse_a_character()
+        try:
+            try:
+                code = _run(argv)
+            finally:
+                _flush()
+        except BrokenPipeError:  # the reader of our output has gone, as `head` does
+            code = EXIT_CASE_FAILED
+        except OSError as error:
+            code = _fail_by_system(error)
+        except SystemExit:  # of argparse, which has said why
+            if caught.signal is None:
+                raise
+            code = caught.code
+        except BaseException as error:
+            # An interrupt in the middle of an import can come out as any other error.
+            if caught.signal is None and not isinstance(error, KeyboardInterrupt):
+                raise
+            code = caught.code
+        if caught.signal is not None:
+            code = caught.code
+            with contextlib.suppress(OSError):
+                print(caught.said, file=sys.stderr)
+        _silence()
+        return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     # What libraries log may hold values of headers; only this package's own warnings reach the terminal.
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("anomalyclip_monai").setLevel(logging.WARNING)
+    ours, once = logging.getLogger("anomalyclip_monai"), _Once()
+    before = ours.level
+    ours.setLevel(logging.ERROR if getattr(arguments, "quiet", False) else logging.WARNING)
+    for handler in logging.root.handlers:
+        handler.addFilter(once)
     try:
         code: int = arguments.run(arguments)
         return code
@@ -42,12 +75,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error, EXIT_NOT_STARTED)
     except AnomalyCLIPError as error:
         return fail(error, EXIT_CASE_FAILED)
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_CASE_FAILED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    except RecursionError:
+        what = "a file is nested more deeply than any that is meant"
+        return fail(UsageError("E_OPTION", what, None, "check the files that were given"), EXIT_NOT_STARTED)
+    finally:
+        ours.setLevel(before)
+        for handler in logging.root.handlers:
+            handler.removeFilter(once)
+
+
+class _Once(logging.Filter):
+    """Lets a warning through once in a run, be it that several parts of a command look at the same folder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said yet."""
+        message = record.getMessage()
+        new = record.levelno != logging.WARNING or message not in self._said
+        self._said.add(message)
+        return new
+
+
+def _fail_by_system(error: OSError) -> int:
+    """One line for what the operating system refused and no part of the program foresaw."""
+    what = error.strerror or str(error)
+    with contextlib.suppress(OSError):
+        return fail(AnomalyCLIPError("E_SYSTEM", what, error.filename, "see what the system says"), EXIT_CASE_FAILED)
+    return EXIT_CASE_FAILED
+
+
+def _never_refuse_a_character() -> None:
+    r"""Show what the terminal's encoding lacks as ``\xe4`` rather than end the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    """Write what is still to be written, as long as an error can be told.
+
+    Raises:
+        OSError: the reader has gone, or the disk is full.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _silence() -> None:
+    """Let nothing that could not be written make noise at the very end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Parser(argparse.ArgumentParser):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -17,14 +16,12 @@ from anomalyclip_monai.options import ModelOptions, Option, OptionSet
 from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
-    from anomalyclip_monai.outputs import Result
-
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 Options = TypeVar("Options", bound=OptionSet)
+_Step = TypeVar("_Step")
 
 EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
-EXIT_INTERRUPTED = 130
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[OptionSet], command: str) -> None:
@@ -103,7 +100,7 @@ def path_of(text: str, what: str) -> Path:
 @contextmanager
 def progress(
     quiet: bool,
-) -> Iterator[tuple[Callable[[int, int], None], Callable[[Iterator[Result]], Iterator[Result]]]]:
+) -> Iterator[tuple[Callable[[int, int], None], Callable[[Iterable[_Step]], Iterator[_Step]]]]:
     """A bar over the slices of a case and, for several cases, one over cases; none unless on a terminal."""
     from tqdm import tqdm
 
@@ -115,9 +112,9 @@ def progress(
             slice_bar.reset(total)
         slice_bar.update(done - slice_bar.n)
 
-    def cases(results: Iterator[Result]) -> Iterator[Result]:
-        total = len(results) if isinstance(results, Sized) else None
-        yield from tqdm(results, desc="cases", unit="case", leave=False, disable=off or total == 1, total=total)
+    def cases(steps: Iterable[_Step]) -> Iterator[_Step]:
+        total = len(steps) if isinstance(steps, Sized) else None
+        yield from tqdm(steps, desc="cases", unit="case", leave=False, disable=off or total == 1, total=total)
 
     try:
         yield slices, cases
@@ -130,13 +127,6 @@ def say(text: str, to: Any = None) -> None:
     from tqdm import tqdm
 
     tqdm.write(text, file=to or sys.stdout)
-
-
-def use_escapes_for_what_the_terminal_cannot_show() -> None:
-    """A name outside the terminal's encoding is shown with escapes and does not end the run."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def lesions(count: int) -> str:

@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from anomalyclip_monai import __version__
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
@@ -26,6 +27,8 @@ from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions
 from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
+    from anomalyclip_monai.api import Pipeline
+    from anomalyclip_monai.case_folder import CaseFolder
     from anomalyclip_monai.cli.console import Commands
     from anomalyclip_monai.outputs import Result
 
@@ -40,44 +43,85 @@ def add(commands: Commands) -> None:
     for options in (ModelOptions, CaseOptions, InputOptions):
         add_options(localize, options, "localize")
     localize.add_argument("--no-dicom", action="store_true", help="no heatmap.dcm and mask.dcm for DICOM input")
+    localize.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="leave cases whose results, of the same input and settings, are there already",
+    )
     add_quiet(localize)
     localize.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Find lesions in every case of the inputs and write heatmap, mask, scores and preview of each."""
+    """Find lesions in every case of the inputs and write heatmap, mask, scores and preview of each.
+
+    A result of ours that is there already is replaced as a whole. OUT/cohort.csv has a line for every case.
+    """
     model, case = model_options(arguments), given_options(arguments, CaseOptions)
     which = given_options(arguments, InputOptions)
-    inputs, output = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
+    inputs, out = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
     from anomalyclip_monai.api import Pipeline, ResultIterator
-    from anomalyclip_monai.data.cases import datalist
+    from anomalyclip_monai.case_folder import BUSY
+    from anomalyclip_monai.data import datalist
+    from anomalyclip_monai.outputs.cohort import Cohort, check_places
 
+    records = datalist(inputs, which.roi, which.series)
+    check_places(out, records)
+    pipeline = Pipeline(model, case)
+    settings = _settings(pipeline, dicom=not arguments.no_dicom)
     failed = 0
-    with progress(arguments.quiet) as (slices, cases):
-        records = datalist(inputs, which.roi, which.series)
-        results = ResultIterator(Pipeline(model, case), records, slices)
-        told: set[str] = set()
-        for result in cases(results):
+    told: set[str] = set()
+    with progress(arguments.quiet) as (slices, cases), Cohort(out, settings, go_on=arguments.go_on) as cohort:
+        for record in cases(records):
+            name = printable(record["case"])
+            lines: list[str] = []
             try:
-                folder = result.save(output, dicom=not arguments.no_dicom)
+                with cohort.turn(record) as turn:
+                    if turn.there:
+                        lines.append(f"{name}: there already -> {printable(turn.place.folder)}")
+                    else:
+                        result = next(ResultIterator(pipeline, [record], slices))
+                        turn.save(result, dicom=not arguments.no_dicom)
+                        lines += _describe(result, turn.place, told)
             except AnomalyCLIPError as error:
-                failed += 1
-                say(f"{printable(result.case)}: {error}", to=sys.stderr)
-                continue
-            if not arguments.quiet:
-                for line in _describe(result, folder, told):
-                    say(line)
+                if error.code == BUSY:
+                    lines.append(f"{name}: another run is at it, left to that")
+                else:
+                    failed += 1
+                    say(f"{name}: {error}", to=sys.stderr)
+            for line in () if arguments.quiet else lines:
+                say(line)
     return EXIT_CASE_FAILED if failed else EXIT_DONE
 
 
-def _describe(result: Result, folder: Path, told: set[str]) -> Iterator[str]:
+def _settings(pipeline: Pipeline, *, dicom: bool) -> dict[str, Any]:
+    """All that decides on the results of a case beside its input, for ``--continue``; of a file counts its content."""
+    from anomalyclip_monai.data.content import sha256_of
+
+    speed = {known.name for known in CaseOptions.known() if known.changes == "speed"}
+    options = {name: value for name, value in pipeline.options.given().items() if name not in speed}
+    if Path(str(options.get("threshold", ""))).is_file():
+        options["threshold"] = sha256_of([Path(str(options["threshold"]))])
+    return {
+        "version": __version__,
+        "conditions": pipeline.conditions,
+        "network": {**pipeline.choice.values, **pipeline.choice.components},
+        **options,
+        "dicom": dicom,
+    }
+
+
+def _describe(result: Result, place: CaseFolder, told: set[str]) -> Iterator[str]:
     """Lines about a result; what was said of an earlier case of this run, in ``told``, is not said again."""
     count = len(result.lesions)
     found = lesions(count)
     if count and (volume := result.lesions[0].volume_mm3) is not None:
         total = sum(lesion.volume_mm3 or 0 for lesion in result.lesions)
         found += f", {total / 1000:.1f} ml" + (f" (highest peak: {volume / 1000:.1f} ml)" if count > 1 else "")
-    yield f"{printable(result.case)}: score {result.score:.2f}, {found}, {result.seconds:.1f} s -> {printable(folder)}"
+    replaced = " (replaced)" if place.replaces else ""
+    where = f"{printable(place.folder)}{replaced}"
+    yield f"{printable(result.case)}: score {result.score:.2f}, {found}, {result.seconds:.1f} s -> {where}"
     preset = result.preset
     remarks = [
         f"preset {preset['name']} ({preset['chosen']})",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from anomalyclip_monai.cohort_table import COHORT
 from anomalyclip_monai.data import dicom_series
 from anomalyclip_monai.data.archive import open_archive
+from anomalyclip_monai.data.content import files_of, sha256_of, stamps_of
 from anomalyclip_monai.data.geometry import check_plausible
 from anomalyclip_monai.data.itk import SUFFIXES as ITK_SUFFIXES
 from anomalyclip_monai.data.itk import is_itk, read_itk
@@ -19,11 +23,16 @@ from anomalyclip_monai.data.nifti import SUFFIXES as NIFTI_SUFFIXES
 from anomalyclip_monai.data.nifti import header_file, is_nifti, read_nifti
 from anomalyclip_monai.data.photo import is_photo, read_photo
 from anomalyclip_monai.data.volume import Volume
+from anomalyclip_monai.data.walk import counted, files_below, kind_of, special_kind, tell
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
+from anomalyclip_monai.files import given_path
 from anomalyclip_monai.types import PathLike, Record
 
-RESULT_MARK = "scores.json"
-"""A folder with this file holds the results of a case, which are no input."""
+_OWN_DICOM = {"mask.dcm": "DICOM: SEG", "heatmap.dcm": "DICOM: parametric map"}
+"""How the scan of DICOM files counts those of earlier results, which are counted as such already."""
+
+MAX_NAME_BYTES = 255
+"""Longest name of a folder on the file systems in use."""
 
 _unpacked = contextlib.ExitStack()
 atexit.register(_unpacked.close)
@@ -58,6 +67,23 @@ class Case:
         """
         if self.error is not None:
             raise self.error
+        files = self.files()
+        before = stamps_of(files)
+        read = self._read(volume, per_slice, keep_nan)
+        # Only just now were the bytes read, so that they come out of the system's memory.
+        sha256 = sha256_of(files)
+        unchanged = stamps_of(files) == before
+        return replace(read, source=replace(read.source, sha256=sha256 if unchanged else ""))
+
+    def files(self) -> list[Path]:
+        """The files that it is made of; those of a series in the order of its frames."""
+        if self.series is not None:
+            return list(dict.fromkeys(frame.path for frame in self.series.frames))
+        return files_of(self.path)
+
+    def _read(self, volume: int | None, per_slice: bool, keep_nan: bool) -> Volume:
+        if (kind := special_kind(self.path)) is not None and not self.path.is_dir():
+            raise CaseError("E_NOT_IMAGE", f"this is a {kind}", self.path, "give a file")
         if self.series is not None:
             read = dicom_series.read_series(self.series, volume=volume, per_slice=per_slice)
             if read.source.has_physical_size:
@@ -77,7 +103,7 @@ def find_cases(inputs: Sequence[PathLike], series: str | None = None) -> list[Ca
 
     A file is one case, a folder all of its images, below it as well, and every DICOM series there. Names are paths
     below the given folder without suffix, with it where two would be the same; with several inputs, below their
-    common parent.
+    common parent. What a folder holds beside its images is counted, in one line of the log.
 
     Args:
         inputs: files and folders.
@@ -86,7 +112,7 @@ def find_cases(inputs: Sequence[PathLike], series: str | None = None) -> list[Ca
     Raises:
         NoInputError: nothing was found: ``E_NOT_FOUND`` or ``E_NO_IMAGES`` with what was skipped.
     """
-    paths = list(dict.fromkeys(header_file(Path(os.path.abspath(Path(path).expanduser()))) for path in inputs))
+    paths = list(dict.fromkeys(header_file(_absolute(path)) for path in inputs))
     missing = [path for path in paths if not path.exists()]
     if len(missing) == len(paths):
         raise NoInputError("E_NOT_FOUND", "no such file or folder", missing[0] if missing else None, "check the path")
@@ -98,10 +124,11 @@ def find_cases(inputs: Sequence[PathLike], series: str | None = None) -> list[Ca
             error = CaseError("E_NOT_FOUND", "no such file or folder", path, "check the path")
             found.append(Case(_relative(path, root), path, error=error))
         else:
-            found += _cases_of_file(path, root) if path.is_file() else _cases_of_folder(path, root, skipped)
+            found += _cases_of_folder(path, root, skipped) if path.is_dir() else _cases_of_file(path, root, skipped)
     if not found:
-        counts = ", ".join(f"{count} {reason}" for reason, count in skipped.most_common()) or "it is empty"
-        raise NoInputError("E_NO_IMAGES", f"no image found ({counts})", paths[0], "give NIfTI, DICOM, PNG or JPEG")
+        what = f"no image found ({counted(skipped) or 'it is empty'})"
+        raise NoInputError("E_NO_IMAGES", what, paths[0], "give NIfTI, DICOM, PNG or JPEG")
+    tell(skipped)
     found = _with_unique_names(found)
     return found if series is None else _only_series(found, str(series), paths[0])
 
@@ -179,12 +206,22 @@ def _common_root(paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths]))
 
 
+def _absolute(path: PathLike) -> Path:
+    return Path(os.path.abspath(given_path(path)))
+
+
 def _relative(path: Path, root: Path) -> str:
     """The path below ``root`` without an image suffix; the folder's own name for ``root`` itself."""
     relative = path.relative_to(root)
     if relative == Path():
-        return path.name or "case"
-    return relative.with_name(_stem(relative)).as_posix() if path.is_file() else relative.as_posix()
+        return _visible(path.name)
+    last = relative.name if path.is_dir() else _stem(relative)
+    return "/".join(map(_visible, [*relative.parts[:-1], last if last.strip(".") else relative.name]))
+
+
+def _visible(name: str) -> str:
+    """A name as one of a folder that is neither hidden nor ``.`` or ``..``."""
+    return name.lstrip(".") or "case"
 
 
 def _stem(path: Path) -> str:
@@ -199,12 +236,15 @@ def _is_one_file(path: Path) -> bool:
     return is_nifti(path) or is_itk(path) or is_photo(path)
 
 
-def _cases_of_file(path: Path, root: Path) -> list[Case]:
+def _cases_of_file(path: Path, root: Path, left_out: Counter[str]) -> list[Case]:
+    if (kind := special_kind(path)) is not None:  # before anything is opened
+        error = CaseError("E_NOT_IMAGE", f"this is a {kind}", path, "give a file")
+        return [Case(_relative(path, root), path, error=error)]
     if _is_one_file(path):
         return [Case(_relative(path, root), path)]
     try:
         if path.suffix.lower() == ".zip":
-            return _cases_of_archive(path, root)
+            return _cases_of_archive(path, root, left_out)
         if dicom_series.is_dicom(path):
             return _dicom_cases(path, root, Counter())
     except CaseError as known:
@@ -213,11 +253,14 @@ def _cases_of_file(path: Path, root: Path) -> list[Case]:
     return [Case(_relative(path, root), path, error=error)]
 
 
-def _cases_of_archive(path: Path, root: Path) -> list[Case]:
+def _cases_of_archive(path: Path, root: Path, left_out: Counter[str]) -> list[Case]:
     """Cases in a zip archive, unpacked into a temporary folder that lasts as long as the process."""
-    folder = _unpacked.enter_context(open_archive(path))
-    skipped: Counter[str] = Counter()
-    cases = _cases_of_folder(folder, folder, skipped, archives=False)  # an archive may hold itself
+    try:
+        folder = _unpacked.enter_context(open_archive(path))
+    except OSError as error:  # there is no place for temporary files, or it is full
+        what = f"cannot be unpacked: {error.strerror or error}"
+        raise CaseError("E_ARCHIVE", what, path, "make room, or set TMPDIR") from error
+    cases = _cases_of_folder(folder, folder, left_out, archives=False)  # an archive may hold itself
     name = _relative(path, root).removesuffix(".zip")
     if not cases:
         raise CaseError("E_NO_IMAGES", "the archive holds no image", path, "give NIfTI, DICOM, PNG or JPEG")
@@ -226,27 +269,34 @@ def _cases_of_archive(path: Path, root: Path) -> list[Case]:
     return [Case(f"{name}/{case.name}", case.path, case.series) for case in cases]
 
 
-def _cases_of_folder(folder: Path, root: Path, skipped: Counter[str], *, archives: bool = True) -> list[Case]:
+def _cases_of_folder(folder: Path, root: Path, left_out: Counter[str], *, archives: bool = True) -> list[Case]:
     cases: list[Case] = []
+    own: set[Path] = set()
     dicom_seen = False
-    for path in _files(folder):
+    for path in files_below(folder, left_out, own):
         if _is_one_file(path):
             cases.append(Case(_relative(path, root), path))
         elif archives and path.suffix.lower() == ".zip":
-            cases += _cases_of_file(path, root)
-        elif not dicom_seen and dicom_series.is_dicom(path):
+            cases += _cases_of_file(path, root, left_out)
+        elif dicom_series.is_dicom(path):
             dicom_seen = True
-        elif not dicom_seen:
-            skipped[f"file {path.suffix.lower()}" if path.suffix else "file without suffix"] += 1
+        else:
+            left_out[kind_of(path)] += 1
+    voxels = {file for case in cases for file in files_of(case.path)[1:]}
+    for path in voxels - {case.path for case in cases}:
+        left_out[kind_of(path)] -= 1  # of a header that is read
     if dicom_seen:
-        cases += _dicom_cases(folder, root, skipped)
+        cases += _dicom_cases(folder, root, left_out)
+        left_out.subtract(_OWN_DICOM[path.name] for path in own if path.name in _OWN_DICOM)
     return cases
 
 
-def _dicom_cases(path: Path, root: Path, skipped: Counter[str]) -> list[Case]:
+def _dicom_cases(path: Path, root: Path, left_out: Counter[str]) -> list[Case]:
     """One case per series, named by the folder that holds it, and by its number where a folder holds several."""
     series_found, reasons = dicom_series.scan(path)
-    skipped.update(reasons)
+    # What is no DICOM at all, and links, were counted on the way here.
+    told = {reason: count for reason, count in reasons.items() if reason != "junk" and "link" not in reason}
+    left_out.update({f"DICOM: {reason}": count for reason, count in told.items()})
     homes = [_home(series, path) for series in series_found]
     cases = []
     for series, home in zip(series_found, homes, strict=True):
@@ -265,27 +315,32 @@ def _home(series: dicom_series.Series, path: Path) -> Path:
     return Path(os.path.commonpath([file.parent for file in files]))
 
 
-def _files(folder: Path) -> Iterable[Path]:
-    """Files below a folder by name, without hidden ones, links to folders and results of an earlier run."""
-    for parent, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if RESULT_MARK in files:
-            continue
-        found = (Path(parent) / name for name in sorted(files) if not name.startswith("."))
-        yield from (path for path in found if header_file(path) == path)  # an .img goes with its .hdr
-
-
 def _with_unique_names(cases: list[Case]) -> list[Case]:
     """Give every case its own name: suffixes stay where stems are the same, and what is left is numbered."""
-    counts = Counter(case.name.casefold() for case in cases)
-    named, used = [], set()
+    counts = Counter(_folded(case.name) for case in cases)
+    named, used = [], {_folded(COHORT)}
     for case in cases:
         name = case.name
-        if counts[name.casefold()] > 1 and case.series is None and case.path.suffix:
-            name = (Path(name).parent / case.path.name).as_posix()
-        unique, number = name, 2
-        while unique.casefold() in used:
-            unique, number = f"{name}-{number}", number + 1
-        used.add(unique.casefold())
+        if counts[_folded(case.name)] > 1 and case.series is None and case.path.suffix:
+            name = (Path(name).parent / _visible(case.path.name)).as_posix()
+        unique, number = _of_possible_length(name), 2
+        while _folded(unique) in used:
+            unique, number = _of_possible_length(f"{name}-{number}", f"-{number}"), number + 1
+        used.add(_folded(unique))
         named.append(Case(unique, case.path, case.series, case.error))
     return named
+
+
+def _folded(name: str) -> str:
+    """What two names have in common that some file system takes for one: Windows, macOS or a network share."""
+    return "/".join(part.rstrip(". ") for part in unicodedata.normalize("NFC", name).casefold().split("/"))
+
+
+def _of_possible_length(name: str, end: str = "") -> str:
+    """The name with every part that is too long for a folder cut, and told apart by a hash; ``end`` stays."""
+    parts = name.split("/")
+    for index, part in enumerate(parts):
+        if len(os.fsencode(part)) > MAX_NAME_BYTES:
+            kept = os.fsencode(part)[: MAX_NAME_BYTES - 40].decode(errors="ignore")
+            parts[index] = f"{kept}~{hashlib.sha256(os.fsencode(part)).hexdigest()[:8]}{end}"
+    return "/".join(parts)

@@ -61,7 +61,7 @@ def is_nifti(path: Path) -> bool:
 
 def header_file(path: Path) -> Path:
     """The file that stands for a volume: the ``.hdr`` of an ``.img`` beside which one lies, else the path itself."""
-    return (_other_half(path) or path) if _suffix(path).startswith(".img") else path
+    return (other_half(path) or path) if _suffix(path).startswith(".img") else path
 
 
 def _suffix(path: Path) -> str:
@@ -69,7 +69,7 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in PAIR_SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
-def _other_half(path: Path) -> Path | None:
+def other_half(path: Path) -> Path | None:
     """The ``.img`` of a ``.hdr`` or the reverse, compressed or not; None if it is missing."""
     suffix = _suffix(path)
     stem = path.name[: -len(suffix)]
@@ -200,7 +200,7 @@ def _voxel_file(path: Path) -> Path:
     """The file that holds the voxels: the path itself, or the ``.img`` of a pair of which both halves are there."""
     if not (suffix := _suffix(path)):
         return path
-    other = _other_half(path)
+    other = other_half(path)
     if other is None:
         missing = (
             ".img with the voxels of this .hdr" if suffix.startswith(".hdr") else ".hdr with the header of this .img"

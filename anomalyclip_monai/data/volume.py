@@ -67,6 +67,7 @@ class Source:
         grid: for NIfTI, how its header places the voxels, in its own unit.
         warnings: what the reader noticed and corrected, one sentence each.
         origin: for DICOM, whose the volume is, for results in DICOM and for nothing else.
+        sha256: of the input's bytes, see :func:`~anomalyclip_monai.data.content.sha256_of`; empty if not known.
     """
 
     kind: SourceKind
@@ -80,6 +81,7 @@ class Source:
     grid: StoredGrid | None = None
     warnings: tuple[str, ...] = ()
     origin: Origin | None = field(default=None, repr=False, compare=False)
+    sha256: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
+from anomalyclip_monai import case_folder
 from anomalyclip_monai.data.geometry import SliceView, is_sheared
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
-from anomalyclip_monai.files import whole_set
 from anomalyclip_monai.outputs.nifti import write_nifti
+from anomalyclip_monai.outputs.places import check_place
 from anomalyclip_monai.outputs.preview import draw_preview
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.transforms.post import Lesion, Threshold
@@ -109,6 +110,7 @@ class Result:
         """The content of ``scores.json``: JSON types, no path outside the case, no patient attribute."""
         return {
             "case": self.case,
+            "input_sha256": self.source.sha256 or None,
             "score": self.score,
             "slice_axis": self.slice_axis,
             "axes": list(self.axes),
@@ -132,16 +134,27 @@ class Result:
         (16 bit, 65535 for 1) and ``mask.png`` (255 for lesions); for DICOM with patient geometry also ``heatmap.dcm``
         (Parametric Map) and ``mask.dcm`` (SEG). Slices that lie on no grid have no NIfTI files.
 
+        A result of an earlier run is replaced as a whole, be it of other files. Whatever else is in the folder stays;
+        a file of others under one of these names is not overwritten. See :mod:`~anomalyclip_monai.case_folder`.
+
         Args:
             out: the folder of all cases.
             dicom: whether DICOM input gets DICOM results as well.
 
         Raises:
-            AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``.
+            AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``, or ``E_BUSY`` where another process
+                holds the case for more than 10 seconds.
         """
-        heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
+        self._found(self.heatmap)
         folder = Path(out) / self.case
-        with whole_set(folder) as staging:
+        check_place(folder, self.source)
+        with case_folder.hold(folder, wait=10) as place:
+            return self.save_in(place, dicom=dicom)
+
+    def save_in(self, place: case_folder.CaseFolder, *, dicom: bool = True, **note: Any) -> Path:
+        """:meth:`save` to a folder that is held already; ``note`` goes to its marker."""
+        heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
+        with place.replace(**note) as staging:
             if self.source.regular:
                 write_nifti(staging / "heatmap.nii.gz", heatmap.astype(np.float32), self.affine, self.source.grid)
                 write_nifti(staging / "mask.nii.gz", mask.astype(np.uint8), self.affine, self.source.grid)
@@ -154,7 +167,7 @@ class Result:
             self.preview().save(staging / "preview.png")
             text = json.dumps(self.scores(), indent=2, allow_nan=False)
             (staging / "scores.json").write_text(text + "\n", encoding="utf-8")
-        return folder
+        return place.folder
 
     def _save_dicom(self, folder: Path, heatmap: np.ndarray, mask: np.ndarray) -> None:
         """Write Parametric Map and SEG; where the source does not allow them, a warning takes their place."""

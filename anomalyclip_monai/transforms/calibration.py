@@ -57,7 +57,7 @@ class Calibration:
                 raise ValueError
         except OSError as error:
             raise UsageError("E_CALIBRATION", "the file cannot be read", path, todo) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError("E_CALIBRATION", "this is no calibration", path, todo) from error
         return cls(threshold, **known, conditions=conditions, details=content)
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,8 +16,9 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from anomalyclip_monai.data import Case, datalist, find_cases, the_case
+from anomalyclip_monai.data import Case, cases, datalist, find_cases, the_case
 from anomalyclip_monai.data.cases import roi_of
+from anomalyclip_monai.data.content import files_of
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
 
 Make = Callable[..., list[Path]]
@@ -160,11 +164,167 @@ def test_nothing_at_all(make: Make, tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match=r"^E_NO_IMAGES: no image found \(it is empty\)"):
         find_cases([tmp_path])
     make("a.txt", "b.txt", "c.CSV", "LICENSE")
-    with pytest.raises(
-        NoInputError, match=r"2 file \.txt, 1 file \.csv, 1 file without suffix|1 file without"
-    ) as caught:
+    what = r"no image found \(2 files \.txt, 1 file without suffix, 1 file \.csv\)"
+    with pytest.raises(NoInputError, match=what) as caught:
         find_cases([tmp_path])
     assert caught.value.code == "E_NO_IMAGES"
+
+
+# --- nothing is left out silently
+
+
+def _line(caplog: pytest.LogCaptureFixture, *inputs: Path) -> str:
+    caplog.clear()
+    find_cases(inputs)
+    return "; ".join(caplog.messages)
+
+
+def test_what_is_left_out_is_counted_in_one_line(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make("in/a.nii", "in/b.txt", "in/sub/c.TXT", "in/sub/README", "elsewhere/d.nii")
+    assert _line(caplog, tmp_path / "elsewhere") == ""
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/file.nii").symlink_to(tmp_path / "elsewhere/d.nii")
+    (tmp_path / "in/broken.nii").symlink_to(tmp_path / "gone")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in/loop")
+    assert _names(tmp_path / "in") == ["a", "file"]  # a link to a file is read
+    said = _line(caplog, tmp_path / "in")
+    assert said == "left out: 2 files .txt, 2 broken links, 1 link to a folder, 1 file without suffix"
+    # what systems leave behind is not even counted
+    make("in/.DS_Store", "in/._a.nii", "in/Thumbs.db", "in/.ipynb_checkpoints/a-checkpoint.png", "in/__MACOSX/x.nii")
+    assert _line(caplog, tmp_path / "in") == said
+
+
+def test_pipes_are_not_opened(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make("in/a.nii")
+    for name in ("x.nii", "x.png", "x.zip", "x.dcm", "scores.json", "cohort.csv"):
+        os.mkfifo(tmp_path / "in" / name)
+    assert _names(tmp_path / "in") == ["a"]
+    assert _line(caplog, tmp_path / "in") == "left out: 6 pipes, sockets or devices"
+    for name in ("x.nii", "x.dcm", "x.zip"):
+        (case,) = find_cases([tmp_path / "in" / name])
+        with pytest.raises(CaseError, match=r"^E_NOT_IMAGE: this is a pipe, socket or device"):
+            case.read()
+
+
+def test_unreadable_folders_are_counted(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("in/a.nii", "in/secret/b.nii")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if os.fspath(path).endswith("secret"):  # root may read everything
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert _line(caplog, tmp_path / "in") == "left out: 1 folder that cannot be read"
+
+
+def test_only_our_own_results_are_no_input(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make("in/theirs/a.png", "in/ours/b.png", "in/ours/mask.png", "in/ours/deeper/c.png", "in/old/mask.png")
+    (tmp_path / "in/theirs/scores.json").write_text('{"grader": 1}')
+    marker = {"anomalyclip": 1, "kind": "case", "files": ["mask.png", "scores.json"]}
+    (tmp_path / "in/ours/.anomalyclip.json").write_text(json.dumps(marker))
+    scores = {"score": 1, "slice_scores": [], "lesions": [], "threshold": {}, "model": {"bundle": "anomalyclip_tiny"}}
+    content = json.dumps({**scores, "versions": {"anomalyclip-monai": "0.1.0"}})
+    (tmp_path / "in/old/scores.json").write_text(content)
+    assert _names(tmp_path / "in") == ["ours/b", "ours/deeper/c", "theirs/a"]
+    assert _line(caplog, tmp_path / "in") == "left out: 2 folders with earlier results, 1 file .json"
+
+
+def test_a_folder_in_the_making_is_no_input(make: Make, tmp_path: Path) -> None:
+    make("a.nii", ".anomalyclip-0123456789abcdef/new/heatmap.nii.gz")
+    assert _names(tmp_path) == ["a"]
+
+
+# --- names that are hard to write
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (".nii", "nii"),
+        ("..nii.gz", "nii.gz"),
+        ("...nii", "nii"),
+        (".hidden.png", "hidden"),
+        ("~", "~"),
+        ("-x.png", "-x"),
+    ],
+)
+def test_names_of_files_that_are_given_are_visible(tmp_path: Path, file: str, name: str) -> None:
+    (tmp_path / file).write_text("")
+    (case,) = find_cases([tmp_path / file])
+    assert case.name == name
+
+
+def test_a_tilde_is_the_home_folder_only_where_nothing_has_that_name(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("home/a.nii", "work/~/b.nii", "work/~nobody.nii")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    assert _names(Path("~")) == ["b"]
+    assert _names(Path("~nobody.nii")) == ["~nobody"]
+    assert _names(Path("~/b.nii")) == ["b"]
+    monkeypatch.chdir(tmp_path)
+    assert _names(Path("~")) == ["a"]
+    with pytest.raises(NoInputError, match="E_NOT_FOUND"):
+        find_cases(["~no such user/x.nii"])
+
+
+def test_names_that_another_file_system_takes_for_one(make: Make, tmp_path: Path) -> None:
+    make("\u00e4.png", "a\u0308.tif", "b..png", "b.tif")  # composed or not; a network share drops a dot at the end
+    assert _names(tmp_path) == ["a\u0308.tif", "b..png", "b.tif", "\u00e4.png"]
+
+
+def test_names_of_bytes_and_of_full_length(make: Make, tmp_path: Path) -> None:
+    raw = Path(os.fsdecode(os.fsencode(tmp_path) + b"/raw\xff.nii"))
+    (plain,) = make("a.nii")
+    plain.rename(raw)
+    make(f"{'x' * 251}.nii", f"{'x' * 251}.png", "cohort.csv.png")
+    names = _names(tmp_path)
+    assert "raw\udcff" in names
+    assert "cohort.csv" not in names  # the place of the table
+    assert len(names) == len(set(names)) == 4
+    for name in names:
+        (tmp_path / "out" / name).mkdir(parents=True)  # the file system takes them
+
+
+# --- the bytes of an input
+
+
+def test_the_hash_is_that_of_the_bytes(make: Make, tmp_path: Path) -> None:
+    (path,) = make("a.nii")
+    source = the_case(path).read().source
+    assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    _series(tmp_path / "series", 3)
+    frames = sorted((tmp_path / "series").iterdir())
+    joined = b"".join(frame.read_bytes() for frame in frames)
+    assert the_case(tmp_path / "series").read().source.sha256 == hashlib.sha256(joined).hexdigest()
+
+
+def test_both_files_of_a_pair_count(tmp_path: Path) -> None:
+    for name in ("a.hdr", "a.img", "b.raw", "c.dat"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "b.mhd").write_text("NDims = 3\nElementDataFile = b.raw\n")
+    (tmp_path / "c.mha").write_text("NDims = 3\nElementDataFile = LOCAL\n")
+    (tmp_path / "d.mhd").write_text("NDims = 3\nElementDataFile = ../secret\n")
+    found = {name: [file.name for file in files_of(tmp_path / name)] for name in ("a.hdr", "b.mhd", "c.mha", "d.mhd")}
+    assert found == {"a.hdr": ["a.hdr", "a.img"], "b.mhd": ["b.mhd", "b.raw"], "c.mha": ["c.mha"], "d.mhd": ["d.mhd"]}
+
+
+def test_a_file_that_changes_while_it_is_read_has_no_hash(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = make("a.nii")
+    read = cases.read_nifti
+
+    def slow(*arguments: Any) -> object:
+        done = read(*arguments)
+        path.write_bytes(b"another")
+        return done
+
+    monkeypatch.setattr(cases, "read_nifti", slow)
+    assert the_case(path).read().source.sha256 == ""
 
 
 # --- DICOM series among them

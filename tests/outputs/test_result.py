@@ -14,6 +14,7 @@ from monai.transforms import SaveImaged
 from PIL import Image
 
 from anomalyclip_monai import resources
+from anomalyclip_monai.case_folder import MARKER
 from anomalyclip_monai.data import Source
 from anomalyclip_monai.data.nifti import read_nifti
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError
@@ -72,7 +73,8 @@ def result(record: MakeRecord) -> Result:
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(file.as_posix() for file in files if file.name != MARKER)
 
 
 def test_attributes(result: Result, affines: dict[str, np.ndarray]) -> None:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from anomalyclip_monai.case_folder import own_files
 from anomalyclip_monai.data.benchmarks.groups import with_groups
 from anomalyclip_monai.data.benchmarks.layouts import DEEPER, LAYOUTS, Layout, Table, Tree
 from anomalyclip_monai.data.benchmarks.lists import samples_of_table, table_in
 from anomalyclip_monai.data.benchmarks.naming import listed, natural, unique_names
 from anomalyclip_monai.data.benchmarks.sample import Sample
-from anomalyclip_monai.data.benchmarks.trees import fits_tree, samples_of_tree
+from anomalyclip_monai.data.benchmarks.trees import files_beside, fits_tree, samples_of_tree
+from anomalyclip_monai.data.walk import RESULTS, UNREADABLE, is_leftover, kind_of, special_kind, tell
 from anomalyclip_monai.exceptions import NoInputError, UsageError
+from anomalyclip_monai.files import given_path
 from anomalyclip_monai.types import PathLike
 
 
 def find_samples(dataset: str, root: PathLike, *, split: str = "test") -> list[Sample]:
     """The images of a data set, in the natural order of their paths.
+
+    What its folder holds beside images and masks is counted in one line of the log; where a list names the images,
+    only what cannot be looked at counts.
 
     Args:
         dataset: a key of :data:`LAYOUTS`.
@@ -33,17 +40,21 @@ def find_samples(dataset: str, root: PathLike, *, split: str = "test") -> list[S
     """
     if dataset not in LAYOUTS:
         raise UsageError("E_DATASET", f"no data set {dataset!r}", None, f"choose from: {', '.join(LAYOUTS)}")
-    layout, root = LAYOUTS[dataset], Path(os.path.normpath(Path(root).expanduser()))
+    layout, root = LAYOUTS[dataset], Path(os.path.normpath(given_path(root)))
     if not root.exists():
         raise NoInputError("E_NOT_FOUND", "no such file or folder", root, "check the path")
-    files = list(_files(root)) if root.is_dir() else []
+    left_out: Counter[str] = Counter()
+    files = list(_files(root, left_out)) if root.is_dir() else []
     for way in layout.ways:
         if isinstance(way, Tree):
             found = samples_of_tree(way, dataset, root, files, split) if files else None
+            if found is not None:
+                left_out.update(kind_of(root / path) for path in files_beside(way, files))
         else:
             found = samples_of_table(way, dataset, root, files, split)
         if found is not None:
             folder, samples = found
+            tell(left_out)
             samples.sort(key=lambda sample: natural(sample.image.as_posix()))
             return with_groups(unique_names(samples), layout, folder)
     raise NoInputError("E_LAYOUT", f"not the layout of {layout.title}, {_seen(root)}", root, _expected(layout))
@@ -55,7 +66,7 @@ def find_all(root: PathLike) -> dict[str, Path]:
     Raises:
         NoInputError: there is no such folder (``E_NOT_FOUND``) or no set in it (``E_LAYOUT``).
     """
-    root = Path(root).expanduser()
+    root = given_path(root)
     if not root.is_dir():
         raise NoInputError("E_NOT_FOUND", "no such folder", root, "give the folder that holds the data sets")
     found: dict[str, Path] = {}
@@ -81,17 +92,28 @@ def _fits(way: Tree | Table, files: Sequence[str]) -> bool:
     return fits_tree(way, files) if isinstance(way, Tree) else table_in(way, files) is not None
 
 
-def _files(folder: Path) -> Iterable[str]:
+def _files(folder: Path, left_out: Counter[str] | None = None) -> Iterable[str]:
     """Paths of all files below a folder, without hidden ones. Links to folders are followed, each folder once."""
     seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    left_out = Counter() if left_out is None else left_out
+
+    def unreadable(_: OSError) -> None:
+        left_out[UNREADABLE] += 1
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        folders[:] = sorted(name for name in folders if not is_leftover(name))
         below = Path(parent).relative_to(folder)
-        yield from ((below / name).as_posix() for name in sorted(files) if not name.startswith("."))
+        results = own_files(Path(parent))
+        left_out[RESULTS] += bool(results)
+        for name in sorted(name for name in files if name not in results and not is_leftover(name)):
+            if (kind := special_kind(Path(parent, name))) is None:
+                yield (below / name).as_posix()
+            else:
+                left_out[kind] += 1
 
 
 def _folders(folder: Path, depth: int) -> Iterable[Path]:
@@ -100,18 +122,22 @@ def _folders(folder: Path, depth: int) -> Iterable[Path]:
     for _ in range(depth):
         yield from level
         level = [
-            child
-            for parent in level
-            for child in sorted(parent.iterdir())
-            if child.is_dir() and not child.name.startswith((".", "__MACOSX"))
+            child for parent in level for child in _children(parent) if child.is_dir() and not is_leftover(child.name)
         ]
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # it cannot be read; the set's own walk says so
+        return []
 
 
 def _seen(root: Path) -> str:
     """What lies at the top of a folder, in words."""
     if root.is_file():
         return "it is a file"
-    names = sorted(child.name + "/" * child.is_dir() for child in root.iterdir() if not child.name.startswith("."))
+    names = [child.name + "/" * child.is_dir() for child in _children(root) if not is_leftover(child.name)]
     return f"it holds {listed(names)}" if names else "it is empty"
 
 

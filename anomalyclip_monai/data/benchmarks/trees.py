@@ -17,6 +17,9 @@ from anomalyclip_monai.data.benchmarks.sample import Sample
 from anomalyclip_monai.data.masks import MaskRule
 from anomalyclip_monai.exceptions import NoInputError, UsageError
 
+_LISTS = ("dataset.json", "labels.csv")
+"""Files that are read though they are no image."""
+
 _Key: TypeAlias = tuple[str, ...]
 _logger = logging.getLogger(__name__)
 
@@ -82,6 +85,13 @@ def samples_of_tree(
 def fits_tree(tree: Tree, files: Iterable[str]) -> bool:
     """Whether files lie like the set."""
     return bool(_roots(tree, _fitting(tree, files)[0]))
+
+
+def files_beside(tree: Tree, files: Iterable[str]) -> list[str]:
+    """Files that are neither images nor masks of the set, wherever they lie, nor the list of its labels."""
+    images, masks = _fitting(tree, files)
+    fitting = {file.path for file in (*images, *masks)}
+    return [path for path in files if path not in fitting and path.rpartition("/")[2] not in _LISTS]
 
 
 def _fitting(tree: Tree, files: Iterable[str]) -> tuple[list[_File], list[_File]]:

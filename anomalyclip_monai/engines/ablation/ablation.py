@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,13 @@ from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
 from anomalyclip_monai.engines.evaluation.summary import differences
 from anomalyclip_monai.engines.prompts import learn_prompts
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
+from anomalyclip_monai.files import given_path
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.prompts import text_tower
 from anomalyclip_monai.networks.sentences import NOUNS
 from anomalyclip_monai.networks.towers import vision_tower
 from anomalyclip_monai.outputs.report.content import Report
+from anomalyclip_monai.owned import owned_folder, remove_owned
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.choice import INFERENCE, ModelChoice
 
@@ -82,7 +84,7 @@ class Ablation:
         self.choice = choice = choice.first_network()
         self.auxiliary = list(auxiliary)
         self.dataset, self.dataset_dir = dataset, dataset_dir
-        self.output_dir = Path(output_dir).expanduser()
+        self.output_dir = given_path(output_dir)
         self.device = device
         self.epochs = epochs
         self.seeds = list(seeds)
@@ -127,7 +129,7 @@ class Ablation:
         for row in others:
             if _image_side(row) != side:  # no other row needs those features
                 side = _image_side(row)
-                shutil.rmtree(self._measured, ignore_errors=True)
+                remove_owned(self._measured)
             try:
                 if row.problem:
                     raise UsageError("E_ROW", row.problem)
@@ -138,7 +140,7 @@ class Ablation:
         changed = tuple(found[row.key] for row in self.rows if row.group)
         content = self._content(measured, base_entry, changed)
         write_ablation(content, self.folder)
-        shutil.rmtree(self._work, ignore_errors=True)
+        remove_owned(self._work)
         return content
 
     def _in_order(self) -> Iterator[Row]:
@@ -231,13 +233,13 @@ class Ablation:
     def _place(self, row: Row) -> Path:
         return self.output_dir / "rows" / row.key
 
-    @property
+    @functools.cached_property
     def _work(self) -> Path:
-        return self.output_dir / "work"
+        return owned_folder(self.output_dir / "work")
 
     @property
     def _measured(self) -> Path:
-        return self._work / "measured"
+        return owned_folder(self._work / "measured")
 
     def _report_file(self, row: Row) -> Path:
         return self._place(row) / self.dataset / "report.json"

@@ -23,6 +23,7 @@ from anomalyclip_monai.engines.evaluation.samples import records_of
 from anomalyclip_monai.engines.evaluation.volumes import VolumeMetric
 from anomalyclip_monai.engines.evaluation.work import WorkFolder, stamp_of
 from anomalyclip_monai.exceptions import UsageError, WeightsError
+from anomalyclip_monai.files import given_path
 from anomalyclip_monai.networks.hand_written import BASELINES
 from anomalyclip_monai.outputs.report.content import Report, read_report
 from anomalyclip_monai.types import PathLike, Record
@@ -94,9 +95,9 @@ class Evaluation:
         self.found = len(found)
         self.samples = _spread(sorted(found, key=lambda sample: sample.category), limit)
         self.protocol = choose_protocol(dataset, self.samples, protocol)
-        self.folder = Path(output_dir).expanduser() / dataset
+        self.folder = given_path(output_dir) / dataset
         self.sha256 = samples_sha256(self.samples)
-        self.against = None if against is None else Against(Path(against).expanduser(), self.sha256, self.bootstrap)
+        self.against = None if against is None else Against(given_path(against), self.sha256, self.bootstrap)
 
     @property
     def trained_on(self) -> str:

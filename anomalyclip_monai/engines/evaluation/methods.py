@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from anomalyclip_monai.exceptions import UsageError, WeightsError
+from anomalyclip_monai.files import given_path
 from anomalyclip_monai.metrics.baselines import brightness_map, centre_prior_volume
 from anomalyclip_monai.networks import HandWrittenCLIP
 from anomalyclip_monai.networks.hand_written import BASELINES
@@ -130,7 +131,7 @@ def passes_of(methods: Sequence[str], seeds: Sequence[str | Path] = ()) -> list[
     Raises:
         UsageError: two prompt files are the same (``E_OPTION``).
     """
-    paths = [Path(seed).expanduser() for seed in seeds]
+    paths = [given_path(seed) for seed in seeds]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UsageError("E_OPTION", "a prompt file is named twice", None, "name each seed once")
     names = _short_names(paths)

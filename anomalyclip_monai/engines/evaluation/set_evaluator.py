@@ -26,6 +26,7 @@ from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report import CaseView, Report, write_report
+from anomalyclip_monai.outputs.report.write import check_report_folder
 from anomalyclip_monai.transforms.post import Threshold
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class SetEvaluator(CaseEvaluator):
         self.failed.clear()
         self.without_truth.clear()
         if idist.get_rank() == 0:
+            check_report_folder(self.evaluation.folder)
             self._work.start()
         idist.barrier()
         if idist.get_world_size() > 1:

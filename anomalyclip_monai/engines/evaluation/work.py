@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from monai.data import MetaTensor
 
 from anomalyclip_monai.data.benchmarks import Sample
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.owned import owned_folder, owned_place, remove_owned
 
 logger = logging.getLogger(__name__)
 
@@ -29,28 +29,30 @@ class WorkFolder:
     """Heatmaps of the samples done so far, one file each, written whole or not at all.
 
     Args:
-        folder: where they lie; made when the first is written.
+        folder: where they lie, made by :meth:`start`; beside it, as ``work-2``, where a folder of others has its name.
         key: everything that a heatmap depends on. Files of another key are removed.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any]) -> None:
-        self.folder = folder
+        self.folder = owned_place(folder)
         self._key = json.dumps(key, sort_keys=True, default=str)
 
     def start(self) -> None:
         """Make the folder, without what belongs to another run."""
+        owned_folder(self.folder)
         key = self.folder / "key.json"
         kept = key.read_text(encoding="utf-8") if key.is_file() else None
         if kept != self._key:
             if kept is not None:
                 logger.warning("%s: work of a run with other settings or another model was discarded", self.folder)
                 self.remove()
+                owned_folder(self.folder)
             with whole_file(key) as temporary:
                 temporary.write_text(self._key, encoding="utf-8")
 
     def remove(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_owned(self.folder)
 
     def recall(
         self, sample: Sample, run: str, inputs: MetaTensor, compute: Callable[[], MetaTensor]

@@ -231,6 +231,8 @@ def _read(sample: Sample, preprocessing: Preprocessing, axis: str | int) -> tupl
         if known is None:
             raise
         raise known from None
+    for note in record.get("notes", []):
+        _say_once(note, sample.name)
     image = record["image"]
     affine = np.asarray(image.affine, dtype=np.float64)
     acquired = int(image.meta.get("acquisition_axis", -1))

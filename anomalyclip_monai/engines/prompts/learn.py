@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from anomalyclip_monai.data.loading import known_cause
 from anomalyclip_monai.engines.prompts.report import summarise, write_json
 from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
 from anomalyclip_monai.exceptions import OutputError, UsageError
+from anomalyclip_monai.owned import owned_folder, remove_owned
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.choice import ModelChoice
 
@@ -49,7 +49,8 @@ def learn_prompts(
         seeds: of prompts and order.
         device: of the network.
         options: values for entries of ``train.json``, such as ``epochs``; those that are None keep the bundle's.
-        keep_features: leave features and slices of volumes in ``work`` for further runs.
+        keep_features: leave features and slices of volumes in ``work`` for further runs; in ``work-2`` where a
+            folder of others has that name.
         watch: see :data:`Watch`.
 
     Raises:
@@ -58,6 +59,7 @@ def learn_prompts(
     if not (choice.root / "configs" / TRAIN).is_file():
         raise UsageError("E_MODEL", "this model has no training definition", choice.root, "choose another model")
     output_dir = Path(os.path.abspath(output_dir))
+    work = owned_folder(output_dir / "work")
     reports = []
     for seed in seeds:
         folder = output_dir if len(seeds) == 1 else output_dir / f"seed_{seed}"
@@ -65,7 +67,7 @@ def learn_prompts(
         overrides |= {
             "sets": [[name, os.path.abspath(root)] for name, root in sets],
             "output_dir": str(folder),
-            "work_dir": str(output_dir / "work"),
+            "work_dir": str(work),
             "seed": seed,
             "device": torch.device(device),
         }
@@ -76,7 +78,7 @@ def learn_prompts(
         if len(seeds) > 1:
             write_json(output_dir / "training.json", summarise(reports))
         if not keep_features:
-            shutil.rmtree(output_dir / "work", ignore_errors=True)
+            remove_owned(work)
     return reports
 
 

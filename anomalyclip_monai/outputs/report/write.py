@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from anomalyclip_monai.case_folder import read_json
+from anomalyclip_monai.exceptions import OutputError
 from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.outputs.report.cases import CaseView, draw_sheet, show_cases
 from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.curves import PLOTS, draw_curves
 from anomalyclip_monai.outputs.report.page import report_page
 from anomalyclip_monai.outputs.report.tables import report_markdown
+
+
+def check_report_folder(folder: Path) -> None:
+    """Refuse a folder in which files of others have the names of a report's.
+
+    Raises:
+        OutputError: one is there, and no ``report.json`` of ours (``E_WRITE``).
+    """
+    if str((read_json(folder / "report.json") or {}).get("schema", "")).startswith("anomalyclip-report/"):
+        return
+    names = ("report.json", "table.md", "report.html", "cases.png", *(f"curves_{kind}.png" for kind in PLOTS))
+    for name in names:
+        if os.path.lexists(folder / name):
+            what = "a file is there that was not written by this program, it is left as it is"
+            raise OutputError("E_WRITE", what, folder / name, "move it away, or choose another folder")
 
 
 def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] | None = None) -> list[Path]:
@@ -29,9 +47,10 @@ def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] 
         The files, ``report.json`` first.
 
     Raises:
-        OutputError: a file cannot be written (``E_WRITE``).
+        OutputError: a file cannot be written, or one of others is in its place (``E_WRITE``).
         ValueError: a number is NaN or infinite; an undefined measure has a reason instead.
     """
+    check_report_folder(folder)
     text = json.dumps(report.to_json(), indent=1, allow_nan=False)
     written = [
         write_text(folder / "report.json", text + "\n"),

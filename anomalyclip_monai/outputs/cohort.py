@@ -1,0 +1,261 @@
+"""One run over many cases of an output folder: which are done already, who is at them, and the table of all.
+
+Runs with the same settings may go over one folder at a time and share its cases; a run with other settings is refused
+as long as one goes on. What a run holds goes with its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from anomalyclip_monai import case_folder
+from anomalyclip_monai.case_folder import CaseFolder, lock_file, own_files, read_json
+from anomalyclip_monai.cohort_table import COHORT, Row, cell, cohort_text, is_cohort, read_cohort
+from anomalyclip_monai.data.cases import Case
+from anomalyclip_monai.data.content import files_of, sha256_of
+from anomalyclip_monai.data.loading import innermost
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError
+from anomalyclip_monai.files import cannot_write
+from anomalyclip_monai.outputs.places import check_folders
+from anomalyclip_monai.outputs.result import Result
+from anomalyclip_monai.types import Record
+
+ROOM = ".anomalyclip-run"
+"""Folder below the output for the locks of the runs that go on."""
+
+TABLE_SECONDS = 1.0
+"""The table is written at most so often, and at the end."""
+
+_PATIENCE = 10.0
+
+
+class Cohort:
+    """A run over an output folder, entered as a context: clears up what killed runs left, keeps ``cohort.csv``.
+
+    Args:
+        out: the output folder.
+        settings: all that decides on the files of a case beside its input and mask; JSON types.
+        go_on: leave cases whose results of the same input and settings are there.
+
+    Raises:
+        UsageError: a run with other settings is at it (``E_BUSY``), or ``cohort.csv`` is of others (``E_WRITE``).
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, Any], *, go_on: bool = False) -> None:
+        self.out = out
+        self._settings = json.dumps(settings, sort_keys=True, default=str)
+        self._go_on = go_on
+        self._started = time.time_ns()
+        self._rows: dict[str, Row] = {}
+        self._written = -TABLE_SECONDS
+        self._lock: int | None = None
+
+    def __enter__(self) -> Cohort:
+        table = self.out / COHORT
+        if os.path.lexists(table) and (table.is_symlink() or not is_cohort(table)):
+            what = "a file is there that was not written by this program, it is left as it is"
+            raise UsageError("E_WRITE", what, table, "move it away, or choose another folder")
+        with contextlib.suppress(OSError):  # the cases will say why nothing can be written there
+            self._lock = self._join()
+            case_folder.recover(self.out)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self._lock is not None and self._rows:
+                self._write_table()
+        except OSError as refused:
+            if error is None:
+                raise cannot_write(self.out / COHORT, refused) from refused
+        finally:
+            self._leave()
+
+    @contextlib.contextmanager
+    def turn(self, record: Record) -> Iterator[Turn]:
+        """A case for this run alone; what happens in the block is noted in the table.
+
+        Args:
+            record: with ``case``, ``image`` and, where there is a mask, ``roi``.
+
+        Raises:
+            OutputError: another run is at it (``E_BUSY``), or its place cannot be written (``E_WRITE``).
+        """
+        name = record["case"]
+        try:
+            with case_folder.hold(self.out / name) as place:
+                turn = Turn(place, self._digest(record))
+                if self._go_on or _younger(place.folder, self._started):
+                    turn.there = _same(place.folder, turn.settings, record["image"])
+                yield turn
+                if turn.row is not None:
+                    self._note(turn.row)
+        except AnomalyCLIPError as error:
+            if error.code != case_folder.BUSY:
+                self._note(Row(cell(name), "failed", error=cell(str(error))))
+            raise
+
+    def _digest(self, record: Record) -> str:
+        """Hash of all that decides on a case's files beside its input; of a mask counts its content."""
+        roi = record.get("roi")
+        mask = "" if roi is None else sha256_of(files_of(Path(roi))) or f"unknown {time.time_ns()}"
+        return hashlib.sha256(f"{self._settings}\n{mask}".encode()).hexdigest()
+
+    def _note(self, row: Row) -> None:
+        self._rows[row.case] = row
+        if self._lock is not None and time.monotonic() - self._written >= TABLE_SECONDS:
+            with contextlib.suppress(OSError):  # it is tried again, and at the end said
+                self._write_table()
+                self._written = time.monotonic()
+
+    def _write_table(self) -> None:
+        """Put the rows into the table, beside those of other runs, which may write it as well."""
+        room, until = self.out / ROOM, time.monotonic() + _PATIENCE
+        while (lock := lock_file(room / "table.lock")) is None and time.monotonic() < until:
+            time.sleep(0.02)
+        try:
+            rows = {**read_cohort(self.out / COHORT), **self._rows}
+            made = room / f"{os.getpid()}.csv"
+            made.write_text(cohort_text(rows.values()), encoding="utf-8")
+            made.replace(self.out / COHORT)
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def _join(self) -> int:
+        """Come to the runs that go on in this folder, if there are any: -> the shared lock.
+
+        Raises:
+            UsageError: they have other settings.
+        """
+        mine = hashlib.sha256(self._settings.encode()).hexdigest().encode()
+        room, until = self.out / ROOM, time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):  # the last one to leave has just removed it
+                room.mkdir(parents=True, exist_ok=True)
+                lock = lock_file(room / "run.lock")
+                if lock is not None:  # nobody is there
+                    os.ftruncate(lock, 0)
+                    os.write(lock, mine)
+                    case_folder.share(lock)
+                else:
+                    lock = lock_file(room / "run.lock", shared=True)
+                theirs = b"" if lock is None else (room / "run.lock").read_bytes()
+                if lock is not None and theirs == mine:
+                    return lock
+                if lock is not None:
+                    os.close(lock)
+                if theirs:
+                    break
+            time.sleep(0.02)
+        todo = "wait until it has ended, or choose another folder"
+        raise UsageError(case_folder.BUSY, "a run with other settings is at this folder", self.out, todo)
+
+    def _leave(self) -> None:
+        if self._lock is None:
+            return
+        room = self.out / ROOM
+        with contextlib.suppress(OSError):
+            case_folder.unshare(self._lock)  # fails where others are there
+            for path in room.iterdir():
+                path.unlink()
+            room.rmdir()
+        os.close(self._lock)
+
+
+class Turn:
+    """One case of a run.
+
+    Attributes:
+        place: its folder.
+        settings: hash of what the results depend on beside the input.
+        there: whether they are there already; nothing has to be done then.
+        row: for the table.
+    """
+
+    def __init__(self, place: CaseFolder, settings: str) -> None:
+        self.place = place
+        self.settings = settings
+        self.row: Row | None = None
+        self._there = False
+
+    @property
+    def there(self) -> bool:
+        """See above."""
+        return self._there
+
+    @there.setter
+    def there(self, value: bool) -> None:
+        self._there = value
+        if value:
+            self.row = _row(read_json(self.place.folder / "scores.json") or {}, "there already")
+
+    def save(self, result: Result, *, dicom: bool) -> Path:
+        """Write a result; -> the folder.
+
+        Raises:
+            AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``, or ``E_INTERNAL``.
+        """
+        try:
+            folder = result.save_in(self.place, dicom=dicom, settings=self.settings)
+        except AnomalyCLIPError:
+            raise
+        except Exception as error:  # one case must never stop the others
+            raise CaseError("E_INTERNAL", f"unexpected {innermost(error)}", None, "please report this") from error
+        self.row = _row(result.scores(), "replaced" if self.place.replaces else "done")
+        return folder
+
+
+def check_places(out: Path, records: Sequence[Record]) -> None:
+    """Refuse an output folder in which results would lie among the inputs, before anything is written.
+
+    Raises:
+        UsageError: they would (``E_WRITE``).
+    """
+    cases: list[Case] = [record["image"] for record in records]
+    dicom = {file.parent for case in cases if case.series is not None for file in case.files()}
+    files = {case.path.parent for case in cases if case.series is None}
+    for case in cases:
+        try:
+            check_folders(out / case.name, dicom, files)
+        except OutputError as error:
+            raise UsageError(error.code, error.what, error.path, error.todo) from error
+
+
+def _younger(folder: Path, started: int) -> bool:
+    """Whether another run, with the same settings or it would not be there, has written a case since this one began."""
+    try:
+        return (folder / case_folder.MARKER).stat().st_mtime_ns > started
+    except OSError:
+        return False
+
+
+def _same(folder: Path, settings: str, case: Case) -> bool:
+    """Whether the results in a folder are whole and of just this input and these settings."""
+    note = case_folder.note_of(folder)
+    if note.get("settings") != settings or not {*note.get("files", ()), case_folder.MARKER} <= own_files(folder):
+        return False
+    known = (read_json(folder / "scores.json") or {}).get("input_sha256")
+    return case.error is None and bool(known) and known == sha256_of(case.files())
+
+
+def _row(scores: Mapping[str, Any], state: str) -> Row:
+    """A line of the table out of the content of ``scores.json``."""
+    volumes = [lesion.get("volume_mm3") for lesion in scores.get("lesions", [])]
+    ml = "" if not scores.get("physical_size") or None in volumes else f"{sum(volumes) / 1000:.3f}"
+    return Row(
+        case=cell(str(scores.get("case", ""))),
+        state=state,
+        score=f"{scores.get('score', 0):.6f}",
+        ml=ml,
+        seconds=f"{scores.get('seconds', 0):.3f}",
+    )
