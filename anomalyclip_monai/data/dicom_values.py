@@ -52,9 +52,7 @@ def agreed_lines(headers: Sequence[SliceHeader]) -> tuple[list[Line], tuple[str,
         value in (None, other) for header in lacking for value, other in zip(header.rescale, common, strict=True)
     )
     if common is None or not fits or 2 * len(lacking) >= len(headers):
-        what = (
-            f"{len(lacking)} of {len(headers)} slices have no rescale slope or intercept, and the others do not tell it"
-        )
+        what = f"{len(lacking)} of {len(headers)} slices have no rescale, and the others do not tell what it was"
         raise CaseError("E_PIXELS", what, lacking[0].frame.path, "export the series again")
     taken = (float(common[0] or 0), float(common[1] or 0))
     note = f"{len(lacking)} of {len(headers)} slices have no rescale: that of the others was taken."
