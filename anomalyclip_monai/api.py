@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from monai.transforms import SaveImaged
+from numpy.typing import ArrayLike
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.data.cases import Case, datalist, the_case
 from anomalyclip_monai.data.loading import innermost, known_cause
+from anomalyclip_monai.data.memory import volume_of_array
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
 from anomalyclip_monai.networks import AnomalyCLIP
@@ -34,6 +36,7 @@ def localize(
     model: str = resources.DEFAULT_BUNDLE,
     preset: str = "auto",
     device: str = "auto",
+    affine: ArrayLike | None = None,
     roi: Any = None,
     series: str | None = None,
     progress: SliceProgress | None = None,
@@ -42,12 +45,14 @@ def localize(
     """Localise lesions in one case.
 
     Args:
-        image: path of a NIfTI file, a photo, a DICOM file or a folder with one DICOM series; or a nibabel image, or a
-            ``MetaTensor`` (1|3, X, Y, Z) in modality values.
+        image: path of a NIfTI file, a photo, a DICOM file or a folder with one DICOM series; a nibabel image; a
+            ``MetaTensor``, tensor or NumPy array (X, Y, Z) or (1|3, X, Y, Z) in modality values; or a picture of
+            Pillow's.
         model: name of a bundle (``tiny``) or the folder of one.
         preset: name of a modality preset, ``auto``, or the path of a preset's YAML file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        roi: mask on the same grid; scores and lesions come from inside only.
+        affine: (4, 4) voxel index to RAS mm, of an array or tensor.
+        roi: mask on the same grid, as a path or in memory; scores and lesions come from inside only.
         series: Series Number or Series Instance UID, to choose among the DICOM series of a folder.
         progress: called with (slices done, slices in all).
         **options: see :class:`~anomalyclip_monai.options.CaseOptions` and
@@ -58,7 +63,12 @@ def localize(
     """
     pipeline = Pipeline(*_options(model, preset, device, options))
     which = InputOptions(series=series)
-    case = the_case(image, which.series) if isinstance(image, (str, Path)) else image
+    if isinstance(image, (str, os.PathLike)):
+        case: Any = the_case(image, which.series)
+    else:
+        case = image if affine is None else volume_of_array(image, affine)
+    if affine is not None and isinstance(case, Case):
+        raise UsageError("E_OPTION", "affine goes with an array, and a file was given", case.path, "leave it out")
     name = case.name if isinstance(case, Case) else "case"
     return pipeline.run({"image": case, "case": name, "roi": roi}, progress)
 
@@ -205,7 +215,7 @@ class Pipeline:
         Raises:
             AnomalyCLIPError: the case cannot be read or scored.
         """
-        record = {key: value for key, value in record.items() if value is not None}
+        record = {key: value for key, value in record.items() if value is not None or key == "image"}
         try:
             record = self.preprocessing(record)
             self.inferer.progress = progress

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from anomalyclip_monai.exceptions import OutputError
+from anomalyclip_monai.exceptions import NoInputError, OutputError
 from anomalyclip_monai.types import PathLike
 
 
@@ -64,8 +64,14 @@ def whole_set(folder: Path) -> Iterator[Path]:
 
 
 def given_path(path: PathLike) -> Path:
-    """A path as a user gave it; ``~`` is the home folder unless something there has that name, or there is no home."""
+    """A path as a user gave it; ``~`` is the home folder unless something there has that name, or there is no home.
+
+    Raises:
+        NoInputError: it is empty, which would stand for the working folder (``E_NOT_FOUND``).
+    """
     text = os.fspath(path)
+    if not text:
+        raise NoInputError("E_NOT_FOUND", "a path is empty", None, "give a file or folder")
     return Path(text if os.path.lexists(text) else os.path.expanduser(text))
 
 

@@ -46,6 +46,60 @@ def test_paths_nibabel_images_and_tensors_give_the_same(path):
         assert np.array_equal(result.affine, results[0].affine)
 
 
+def test_arrays_and_pictures_are_taken_as_they_are(path):
+    image = nib.load(path)
+    data = image.get_fdata(dtype=np.float32)
+    expected = ac.localize(path)
+    given = ac.localize(data, affine=image.affine)
+    assert torch.equal(given.heatmap.as_tensor(), expected.heatmap.as_tensor())
+    assert np.array_equal(given.affine, expected.affine)
+    roi = np.zeros(data.shape, bool)
+    roi[5:15, 5:20, 2] = True
+    inside = ac.localize(data, affine=image.affine, roi=roi)
+    assert np.flatnonzero(inside.slice_scores).tolist() == [2]
+    pixels = np.random.default_rng(1).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path.parent / "frame.png")
+    picture = ac.localize(Image.fromarray(pixels))
+    frame = ac.localize(path.parent / "frame.png")
+    assert torch.equal(picture.heatmap.as_tensor(), frame.heatmap.as_tensor())
+    assert picture.preset["name"] == "photo"
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        (np.zeros((5, 4)), "E_GEOMETRY"),
+        (np.zeros((5, 4, 3), np.uint8), "E_GEOMETRY"),
+        (np.zeros((5, 4, 3), complex), "E_PIXELS"),
+        ("", "E_NOT_FOUND"),
+        (3, "E_NOT_IMAGE"),
+        (None, "E_NOT_IMAGE"),
+        ([1, 2], "E_NOT_IMAGE"),
+    ],
+)
+def test_what_is_no_image_is_an_error_of_ours(given, code):
+    with pytest.raises(ac.AnomalyCLIPError) as raised:
+        ac.localize(given)
+    assert str(raised.value).startswith(f"{code}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_affine_goes_with_an_array(path):
+    with pytest.raises(ac.AnomalyCLIPError, match="E_OPTION: affine goes with an array"):
+        ac.localize(path, affine=np.eye(4))
+
+
+def test_results_compare_by_what_was_found_and_print_briefly(path):
+    one, same, other = ac.localize(path), ac.localize(path), ac.localize(path, threshold=0.01, min_volume=0)
+    assert one == same
+    assert one != other
+    assert one != "case"
+    assert repr(one) == f"Result(case='case', score={one.score:.3f}, lesions=0, threshold=0.55, 28 x 33 x 5 voxels)"
+    failed = [ac.Result("a", error=ac.AnomalyCLIPError("E_X", "no")) for _ in range(2)]
+    assert failed[0] == failed[1]
+    assert repr(failed[0]) == "Result(case='a', error='E_X: no')"
+
+
 def test_several_cases_need_localize_many(path):
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(path.parent / "frame.png")
     with pytest.raises(ac.AnomalyCLIPError, match="E_MULTI_SERIES: 2 cases are there: case, frame"):

@@ -29,9 +29,12 @@ from anomalyclip_monai.types import Affine, PathLike, Record
 _VERSIONED = ("anomalyclip-monai", "monai", "torch", "open_clip_torch", "numpy")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Result:
     """What was found in one case. For a case that failed only ``case`` and ``error`` are set.
+
+    Two results are equal where the same was found in the same case with the same model, be it on another device or in
+    another time. Arrays may be memory-mapped, as those of large volumes are; nothing here copies them whole.
 
     Attributes:
         case: its name, a relative path.
@@ -95,6 +98,29 @@ class Result:
             device=device,
             seconds=time.monotonic() - record["started"],
         )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Result):
+            return NotImplemented
+        names = ("case", "slice_axis", "axes", "lesions", "threshold", "preset", "warnings", "model")
+        if any(getattr(self, name) != getattr(other, name) for name in names) or str(self.error) != str(other.error):
+            return False
+        scores = (self.score, other.score)
+        if not (scores[0] == scores[1] or all(map(math.isnan, scores))):
+            return False
+        arrays = ("slice_scores", "heatmap", "mask", "roi")
+        return all(_same_array(getattr(self, name), getattr(other, name)) for name in arrays)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"Result(case={self.case!r}, error={str(self.error)!r})"
+        if self.heatmap is None:
+            return f"Result(case={self.case!r})"
+        shape = " x ".join(str(size) for size in self.heatmap.shape[1:])
+        found = f"score={self.score:.3f}, lesions={len(self.lesions)}, threshold={self.threshold.value:g}"
+        return f"Result(case={self.case!r}, {found}, {shape} voxels)"
 
     @property
     def affine(self) -> Affine:
@@ -210,3 +236,12 @@ def _display_notes(record: Record) -> list[str]:
     if not tilted:
         return []
     return ["3D Slicer's importer misplaces mask.dcm and heatmap.dcm of tilted slices; view the NIfTI files"]
+
+
+def _same_array(one: Any, other: Any) -> bool:
+    """Whether two arrays or tensors, or none, are equal in grid and values."""
+    if one is None or other is None:
+        return one is other
+    if isinstance(one, MetaTensor) and isinstance(other, MetaTensor) and not torch.equal(one.affine, other.affine):
+        return False
+    return np.array_equal(np.asarray(one), np.asarray(other))

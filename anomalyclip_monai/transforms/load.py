@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,9 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, LoadImaged
 from monai.transforms.transform import MapTransform, Transform
 from nibabel.spatialimages import SpatialImage
+from PIL import Image
 
 from anomalyclip_monai.data.cases import Case, the_case
-from anomalyclip_monai.data.geometry import check_plausible, voxel_volume
 from anomalyclip_monai.data.masks import (
     StoredMask,
     grid_problem,
@@ -26,14 +27,15 @@ from anomalyclip_monai.data.masks import (
     read_mask_file,
     rotation_note,
 )
-from anomalyclip_monai.data.nifti import replace_non_finite, volume_from_nibabel
-from anomalyclip_monai.data.volume import Source, Volume
+from anomalyclip_monai.data.memory import volume_of_array, volume_of_picture
+from anomalyclip_monai.data.nifti import volume_from_nibabel
+from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Record
 
 
 class LoadImageCase(LoadImage):
-    """A path, :class:`~anomalyclip_monai.data.Case`, nibabel image or ``MetaTensor`` -> :class:`Volume`.
+    """A path, :class:`~anomalyclip_monai.data.Case`, nibabel image, array, tensor or picture -> :class:`Volume`.
 
     Args:
         volume: which volume of a 4D file, counted from 0.
@@ -57,8 +59,15 @@ class LoadImageCase(LoadImage):
             return filename
         if isinstance(filename, SpatialImage):
             return volume_from_nibabel(filename, volume=self.volume)
-        if isinstance(filename, torch.Tensor):
-            return _from_tensor(filename)
+        if isinstance(filename, (torch.Tensor, np.ndarray)):
+            return volume_of_array(filename)
+        if isinstance(filename, Image.Image):
+            return volume_of_picture(filename)
+        if not isinstance(filename, (Case, str, os.PathLike)):
+            what = f"{type(filename).__name__} is no image"
+            raise CaseError(
+                "E_NOT_IMAGE", what, None, "give a path, an array with affine=, a nibabel image or a picture"
+            )
         case = filename if isinstance(filename, Case) else the_case(filename)
         return case.read(self.volume, self.per_slice)
 
@@ -132,28 +141,9 @@ def to_meta_tensor(volume: Volume) -> MetaTensor:
     return MetaTensor(torch.from_numpy(volume.data), affine=affine, meta=meta)
 
 
-def _from_tensor(image: torch.Tensor, keep_nan: bool = False) -> Volume:
-    """(X, Y, Z) or (1|3, X, Y, Z), for a ``MetaTensor`` with its affine; see :meth:`Case.read` for ``keep_nan``."""
-    data = np.asarray(image.detach().cpu().float()).copy()
-    data = data[np.newaxis] if data.ndim == 3 else data
-    if data.ndim != 4 or data.shape[0] not in (1, 3) or 0 in data.shape:
-        what = f"a tensor of shape {tuple(image.shape)} is not a volume"
-        raise CaseError("E_GEOMETRY", what, None, "give (X, Y, Z) or (1 or 3, X, Y, Z)")
-    affine = np.asarray(image.affine, dtype=np.float64) if isinstance(image, MetaTensor) else np.eye(4)
-    if not np.isfinite(affine).all() or voxel_volume(affine) < 1e-12:
-        raise CaseError("E_GEOMETRY", "the affine has no volume", None, "give voxel index to RAS millimetres")
-    if isinstance(image, MetaTensor):  # of any other tensor nobody says how large its voxels are
-        check_plausible(affine, data.shape[1:])
-    acquired = int(image.meta.get("acquisition_axis", -1)) if isinstance(image, MetaTensor) else -1
-    warnings = () if keep_nan else tuple(replace_non_finite(data, None))
-    return Volume(
-        data, affine, Source("memory", acquisition_axis=None if acquired < 0 else acquired, warnings=warnings)
-    )
-
-
 def _load_roi(given: Any, image: Volume, labels: tuple[int, ...] | None) -> tuple[torch.Tensor, list[str]]:
     """-> (1, X, Y, Z) bool on the grid of ``image``, and how the mask was understood where that is not plain."""
-    mask = _stored_mask(given)
+    mask = _stored_mask(given, image)
     source = image.source
     affine = image.affine if source.has_physical_size else None
     if problem := grid_problem(mask, image.data.shape[1:], affine, source.path):
@@ -172,11 +162,13 @@ def _load_roi(given: Any, image: Volume, labels: tuple[int, ...] | None) -> tupl
     return torch.from_numpy(meaning.inside[np.newaxis]), [note for note in notes if note]
 
 
-def _stored_mask(given: Any) -> StoredMask:
+def _stored_mask(given: Any, image: Volume) -> StoredMask:
     if isinstance(given, (str, Path)):
         return read_mask_file(given)
-    if isinstance(given, torch.Tensor):
-        return mask_of_volume(_from_tensor(given, keep_nan=True))
+    if isinstance(given, (torch.Tensor, np.ndarray)):
+        # an array without a place of its own is meant for the image's grid
+        placed = isinstance(given, MetaTensor)
+        return mask_of_volume(volume_of_array(given, None if placed else image.affine, keep_nan=True))
     if isinstance(given, SpatialImage):
         return mask_of_volume(volume_from_nibabel(given, keep_nan=True))
     return mask_of_volume(LoadImageCase()(given))
