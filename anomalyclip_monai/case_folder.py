@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import cannot_write, undisturbed
+from anomalyclip_monai.files import cannot_write, keep_others, undisturbed
 
 try:
     import fcntl
@@ -79,10 +79,7 @@ class CaseFolder:
             OutputError: one does (``E_WRITE``).
         """
         own = own_files(self.folder)
-        for name in sorted({*names, MARKER} - own):
-            if os.path.lexists(self.folder / name):
-                what = "a file is there that was not written by this program, it is left as it is"
-                raise OutputError("E_WRITE", what, self.folder / name, "move it away, or choose another folder")
+        keep_others(self.folder, sorted({*names, MARKER} - own), ours=False)
 
     @contextlib.contextmanager
     def replace(self, **note: Any) -> Iterator[Path]:
@@ -196,6 +193,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def has_schema(path: Path, schema: str) -> bool:
+    """Whether a JSON file says that it is one of ours, of whatever version: ``"schema": "anomalyclip-report/1"``."""
+    return str((read_json(path) or {}).get("schema", "")).startswith(f"{schema}/")
 
 
 def lock_file(path: Path, *, shared: bool = False) -> int | None:

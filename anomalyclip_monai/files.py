@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -83,11 +83,11 @@ def undisturbed() -> Iterator[None]:
         waiting.append(number)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
+        for known in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(known)
             if handler is not None and handler is not signal.SIG_IGN:
-                before[number] = handler
-                signal.signal(number, put_off)
+                before[known] = handler
+                signal.signal(known, put_off)
     try:
         yield
     finally:
@@ -107,6 +107,35 @@ def given_path(path: PathLike) -> Path:
     if not text:
         raise NoInputError("E_NOT_FOUND", "a path is empty", None, "give a file or folder")
     return Path(text if os.path.lexists(text) else os.path.expanduser(text))
+
+
+def read_text(path: Path) -> str:
+    """Content of a small file that a user named, in UTF-8.
+
+    Raises:
+        OSError: it cannot be read, or is no file: to open a pipe is to wait for its writer.
+        ValueError: it is no UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "this is no file", str(path))
+    return path.read_text(encoding="utf-8")
+
+
+def not_ours(path: Path) -> OutputError:
+    """A file of others has a name that is needed."""
+    what = "a file is there that was not written by this program, it is left as it is"
+    return OutputError("E_WRITE", what, path, "move it away, or choose another folder")
+
+
+def keep_others(folder: Path, names: Iterable[str], *, ours: bool) -> None:
+    """Refuse to write files of these names where some are that are not ours.
+
+    Raises:
+        OutputError: one is there, and ``ours`` is not said of them (``E_WRITE``).
+    """
+    for name in () if ours else names:
+        if os.path.lexists(folder / name):
+            raise not_ours(folder / name)
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

@@ -23,6 +23,11 @@ def printable(text: str | os.PathLike[str]) -> str:
     return "".join(_escaped(character) if _is_hidden(character) else character for character in text)
 
 
+def name_bytes(text: str) -> bytes:
+    """A name, with what is no UTF-8 in it, for a hash; of others ``text.encode()``."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _is_hidden(character: str) -> bool:
     return unicodedata.category(character) in _INVISIBLE
 

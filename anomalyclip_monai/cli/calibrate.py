@@ -50,8 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
     model, case = model_options(arguments), given_options(arguments, CaseOptions)
     inputs, output = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
     from anomalyclip_monai.api import Pipeline, fit_threshold
+    from anomalyclip_monai.case_folder import has_schema
     from anomalyclip_monai.engines.calibration import Wanted
-    from anomalyclip_monai.files import whole_file
+    from anomalyclip_monai.files import keep_others, whole_file
+
+    keep_others(output.parent, [output.name], ours=has_schema(output, "anomalyclip-calibration"))
 
     if (share := arguments.false_alarm_share) is not None:
         wanted = Wanted(share, "share", arguments.quantile)

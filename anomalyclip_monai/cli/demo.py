@@ -41,9 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     from anomalyclip_monai.data.phantom import head_phantom
     from anomalyclip_monai.outputs.dicom_series import write_mr_series
     from anomalyclip_monai.outputs.nifti import write_nifti
+    from anomalyclip_monai.owned import owned_folder
 
     model, output = model_options(arguments), path_of(arguments.output, "the output")
-    made = output / "input"
+    made = owned_folder(output / "input")
     lesion, healthy = head_phantom(lesion=True), head_phantom(lesion=False)
     write_nifti(made / "lesion.nii.gz", lesion.data, lesion.affine)
     write_nifti(made / "healthy.nii.gz", healthy.data, healthy.affine)

@@ -26,7 +26,7 @@ from anomalyclip_monai.data.cases import Case
 from anomalyclip_monai.data.content import files_of, sha256_of
 from anomalyclip_monai.data.loading import innermost
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError
-from anomalyclip_monai.files import cannot_write, undisturbed
+from anomalyclip_monai.files import cannot_write, not_ours, undisturbed
 from anomalyclip_monai.outputs.places import check_folders
 from anomalyclip_monai.outputs.result import Result
 from anomalyclip_monai.types import Record
@@ -75,8 +75,7 @@ class Cohort:
     def __enter__(self) -> Cohort:
         table = self.out / COHORT
         if os.path.lexists(table) and (table.is_symlink() or not is_cohort(table)):
-            what = "a file is there that was not written by this program, it is left as it is"
-            raise UsageError("E_WRITE", what, table, "move it away, or choose another folder")
+            raise _refused(not_ours(table))
         _check_room(self.out / ROOM)
         try:
             with contextlib.suppress(OSError):  # the cases will say why nothing can be written there
@@ -267,7 +266,7 @@ def check_places(out: Path, records: Sequence[Record]) -> None:
         try:
             check_folders(out / case.name, dicom, files)
         except OutputError as error:
-            raise UsageError(error.code, error.what, error.path, error.todo) from error
+            raise _refused(error) from error
 
 
 def _check_room(room: Path) -> None:
@@ -280,8 +279,12 @@ def _check_room(room: Path) -> None:
     if os.path.islink(room) or (os.path.exists(room) and not os.path.isdir(room)):
         foreign = [room]
     if foreign:
-        what = "a file is there that was not written by this program, it is left as it is"
-        raise UsageError("E_WRITE", what, foreign[0], "move it away, or choose another folder")
+        raise _refused(not_ours(foreign[0]))
+
+
+def _refused(error: OutputError) -> UsageError:
+    """What would be wrong with each case, before any of them starts."""
+    return UsageError(error.code, error.what, error.path, error.todo)
 
 
 def _is_of_a_run(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from ignite.metrics import Metric
 from numpy.typing import NDArray
 
-from anomalyclip_monai.metrics.undefined import Value
+from anomalyclip_monai.metrics.undefined import Undefined, Value
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
@@ -31,6 +31,10 @@ class ClassMeasures:
     values: Mapping[str, Value]
     resampled: Resampled
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+    def value(self, name: str) -> Value:
+        """A measure of this class or another of the set: one without masks has no measures of pixels."""
+        return self.values.get(name, Undefined("no lesion masks in the class"))
 
 
 class SetMetric(Metric):
@@ -79,7 +83,7 @@ class SetMetric(Metric):
         self._finish()
         names = dict.fromkeys(name for found in self.classes.values() for name in found.values)
         return {
-            f"{self.prefix}{name}": mean_over_classes([found.values[name] for found in self.classes.values()])
+            f"{self.prefix}{name}": mean_over_classes([found.value(name) for found in self.classes.values()])
             for name in names
         }
 

@@ -13,7 +13,7 @@ import torch
 from monai.utils import set_determinism
 
 from anomalyclip_monai.data.loading import known_cause
-from anomalyclip_monai.engines.prompts.report import summarise, write_json
+from anomalyclip_monai.engines.prompts.report import check_training_folder, summarise, write_json
 from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
 from anomalyclip_monai.exceptions import OutputError, UsageError
 from anomalyclip_monai.owned import owned_folder, remove_owned
@@ -59,10 +59,11 @@ def learn_prompts(
     if not (choice.root / "configs" / TRAIN).is_file():
         raise UsageError("E_MODEL", "this model has no training definition", choice.root, "choose another model")
     output_dir = Path(os.path.abspath(output_dir))
+    for folder in {output_dir, *_folders(output_dir, seeds)}:
+        check_training_folder(folder)
     work = owned_folder(output_dir / "work")
     reports = []
-    for seed in seeds:
-        folder = output_dir if len(seeds) == 1 else output_dir / f"seed_{seed}"
+    for seed, folder in zip(seeds, _folders(output_dir, seeds), strict=True):
         overrides = {key: value for key, value in (options or {}).items() if value is not None}
         overrides |= {
             "sets": [[name, os.path.abspath(root)] for name, root in sets],
@@ -80,6 +81,10 @@ def learn_prompts(
         if not keep_features:
             remove_owned(work)
     return reports
+
+
+def _folders(output_dir: Path, seeds: Sequence[int]) -> list[Path]:
+    return [output_dir] if len(seeds) == 1 else [output_dir / f"seed_{seed}" for seed in seeds]
 
 
 def _run(choice: ModelChoice, overrides: Mapping[str, Any], watch: Watch | None) -> None:

@@ -13,9 +13,10 @@ import torch
 from ignite.engine import Events
 
 from anomalyclip_monai import resources
+from anomalyclip_monai.case_folder import has_schema
 from anomalyclip_monai.engines.prompts.items import TrainingData
 from anomalyclip_monai.engines.prompts.trainer import LOSSES, PromptTrainer
-from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.files import keep_others, whole_file
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.bundle import fingerprint
 
@@ -70,6 +71,16 @@ class TrainingReport:
             "processes": idist.get_world_size(),
             "versions": {name: resources.installed_version(name) for name in names},
         }
+
+
+def check_training_folder(folder: Path) -> None:
+    """Refuse a folder in which files of others have the names of a training's.
+
+    Raises:
+        OutputError: one is there, and neither a report of ours nor a training that is not finished (``E_WRITE``).
+    """
+    ours = has_schema(folder / "training.json", "anomalyclip-training") or (folder / "checkpoint.pt").is_file()
+    keep_others(folder, ("model.pt", "training.json"), ours=ours)
 
 
 def summarise(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
