@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import getpass
 import json
 import logging
 import os
+import re
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import anomalyclip_monai as ac
@@ -325,7 +329,11 @@ def test_what_libraries_say_does_not_reach_the_terminal(monkeypatch, capsys):
 
     monkeypatch.setattr(info, "run", talking)
     monkeypatch.setattr(logging.root, "handlers", [])
-    assert main(["info"]) == 0
+    level = logging.root.level
+    try:
+        assert main(["info"]) == 0
+    finally:
+        logging.root.setLevel(level)
     assert capsys.readouterr().err == "anomalyclip_monai.x says\\nE_FORGED: Doe^John\n"
 
 
@@ -394,3 +402,46 @@ def test_results_are_left_where_options_mean_the_same(inputs, capsys):
     Path("p.yaml").write_text("preset_table: {scaling: range, upper: 401}")
     assert main([*request, "--preset", "p.yaml", "--continue"]) == 0
     assert "(replaced)" in capsys.readouterr().out
+
+
+def test_a_folder_with_the_name_of_no_bundle_is_not_listed(capsys):
+    for name in ("mine", HOSTILE["newline"]):
+        (Path("home/bundles") / name / "configs").mkdir(parents=True)
+        (Path("home/bundles") / name / "configs/inference.json").write_text("{}")
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "model mine: " in out
+    check_lines(out)
+    assert "E_FORGED" not in out
+
+
+def test_prompts_that_are_not_finite_are_refused(inputs, capsys):
+    own = torch.load(resources.bundle_root("tiny") / "models/model.pt", weights_only=True)
+    torch.save({key: value * float("nan") for key, value in own.items()}, "nan.pt")
+    assert main(["localize", *baseline("localize", inputs), "--prompts", "nan.pt"]) == 2
+    assert re.match(r"E_PROMPTS: \S+ holds values that are not finite \(", capsys.readouterr().err)
+
+
+def test_without_a_place_for_temporary_files_nothing_starts(inputs, monkeypatch, capsys):
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    assert main(["localize", *baseline("localize", inputs)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "E_WRITE: there is no folder for temporary files that can be written - set TMPDIR to one"
+
+
+def test_a_user_without_a_name_and_a_home(monkeypatch, capsys):
+    def unknown() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "ANOMALYCLIP_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(getpass, "getuser", unknown)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    ac._name_the_user()
+    assert os.environ["USER"] == f"user{os.getuid()}"
+    assert main(["info"]) == 0
+    assert "home: E_HOME: this user has no home folder" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The ``anomalyclip`` command. The only package that prints; everything it does is also in the Python API.
 
 One module per command, which adds its options to the parser; what is slow to import is imported when a command runs.
+Nothing slow is imported here, before signals are taken: an interrupt while the rest is imported ends in one line.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from anomalyclip_monai import __version__
-from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, signals, train, weights
-from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_NOT_STARTED, fail
+from anomalyclip_monai.cli import signals
 from anomalyclip_monai.exceptions import AnomalyCLIPError, NoInputError, UsageError, WeightsError
 from anomalyclip_monai.text import printable
 
-COMMANDS = (localize, calibrate, evaluate, train, demo, info, weights)
-"""The modules of the commands, in the order of ``--help``."""
+EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,6 +118,12 @@ class _Once(logging.Filter):
         return new
 
 
+def fail(error: AnomalyCLIPError, code: int) -> int:
+    """Print the one line of an error; -> the exit code."""
+    print(error, file=sys.stderr)
+    return code
+
+
 def _fail_by_system(error: OSError) -> int:
     """One line for what the operating system refused and no part of the program foresaw."""
     what = error.strerror or str(error)
@@ -174,12 +179,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, train, weights
+
     parser = _Parser(
         prog="anomalyclip",
         description="Zero-shot lesion localisation in medical images. Research use only, not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"anomalyclip-monai {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in (localize, calibrate, evaluate, train, demo, info, weights):  # in the order of --help
         command.add(commands)
     return parser

@@ -6,9 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from anomalyclip_monai.cli import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.cli.console import (
-    EXIT_CASE_FAILED,
-    EXIT_DONE,
     add_options,
     add_quiet,
     given_options,

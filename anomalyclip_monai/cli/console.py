@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.exceptions import AnomalyCLIPError, UsageError
+from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.options import ModelOptions, Option, OptionSet
 from anomalyclip_monai.text import printable
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", bound=OptionSet)
 _Step = TypeVar("_Step")
-
-EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[OptionSet], command: str) -> None:
@@ -138,9 +136,3 @@ def say(text: str, to: Any = None) -> None:
 def lesions(count: int) -> str:
     """-> ``1 lesion``, ``2 lesions``."""
     return f"{count} lesion{'' if count == 1 else 's'}"
-
-
-def fail(error: AnomalyCLIPError, code: int) -> int:
-    """Print the one line of an error; -> the exit code."""
-    print(error, file=sys.stderr)
-    return code

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai import __version__, resources
+from anomalyclip_monai.cli import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.cli.console import (
-    EXIT_CASE_FAILED,
-    EXIT_DONE,
     add_options,
     add_quiet,
     given_options,
