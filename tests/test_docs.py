@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,13 @@ def for_data_sets(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def for_an_evaluation(folder: Path) -> dict[str, Any]:
+    (folder / "reports" / "colondb").mkdir(parents=True)
+    golden = ROOT / "tests" / "engines" / "golden" / "report_photos.json"
+    shutil.copyfile(golden, folder / "reports" / "colondb" / "report.json")
+    return {}
+
+
 def for_hand_written_prompts(folder: Path) -> dict[str, Any]:
     return {"images": torch.full((1, 3, 70, 90), 0.5)}
 
@@ -164,6 +172,7 @@ def for_a_threshold_of_ones_own(folder: Path) -> dict[str, Any]:
 PREPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
     "README.md": for_the_readme,
     "docs/datasets.md": for_data_sets,
+    "docs/evaluation.md": for_an_evaluation,
     "docs/hand_written.md": for_hand_written_prompts,
     "docs/network.md": for_the_network,
     "docs/volumes_3d.md": for_a_threshold_of_ones_own,

@@ -20,7 +20,12 @@ PACKAGE = Path(anomalyclip_monai.__file__).parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     # The root holds the version, and public names that it imports when they are first used.
-    frozenset({"", "definition", "exceptions", "files", "options", "resources", "text", "types", "yaml_data"}),
+    frozenset(
+        {
+            *("", "case_folder", "cohort_table", "definition", "exceptions", "files", "options", "owned", "resources"),
+            *("text", "types", "yaml_data"),
+        }
+    ),
     frozenset({"data", "losses", "metrics", "networks", "transforms"}),
     frozenset({"weights"}),
     frozenset({"engines", "inferers", "outputs"}),

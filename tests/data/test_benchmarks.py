@@ -278,7 +278,7 @@ def test_what_is_no_image_of_the_set_is_counted(tmp_path: Path, caplog: pytest.L
     _plant(tmp_path, "no/a.jpg", "yes/b.jpg")
     find_samples("brainmri", tmp_path)
     assert caplog.messages == []
-    for name in ("README.md", "yes/c.webp", "yes/d.txt", "no/e.txt", "no/.DS_Store", "no/Thumbs.db", "broken.jpg"):
+    for name in ("README.md", "yes/c.heic", "yes/d.txt", "no/e.txt", "no/.DS_Store", "no/Thumbs.db", "broken.jpg"):
         if name == "broken.jpg":
             (tmp_path / name).symlink_to(tmp_path / "gone")
         else:
@@ -290,7 +290,7 @@ def test_what_is_no_image_of_the_set_is_counted(tmp_path: Path, caplog: pytest.L
     assert len(find_samples("brainmri", tmp_path)) == 2
     (line,) = caplog.messages
     assert line.startswith("left out: 2 files .txt, ")
-    for part in ("1 file .md", "1 file .webp", "1 broken link", "1 folder with earlier results"):
+    for part in ("1 file .md", "1 file .heic", "1 broken link", "1 folder with earlier results"):
         assert part in line
 
 
