@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,9 +139,9 @@ def for_data_sets(folder: Path) -> dict[str, Any]:
 
 
 def for_an_evaluation(folder: Path) -> dict[str, Any]:
-    (folder / "reports" / "colondb").mkdir(parents=True)
-    golden = ROOT / "tests" / "engines" / "golden" / "report_photos.json"
-    shutil.copyfile(golden, folder / "reports" / "colondb" / "report.json")
+    for_data_sets(folder)
+    request = ["evaluate", "colondb", "CVC-ColonDB", "-o", "reports", "--fast", "--no-mirror", "--bootstrap", "0", "-q"]
+    assert cli.main(request) == 0
     return {}
 
 
