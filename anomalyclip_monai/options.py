@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.resources import DEFAULT_BUNDLE
+from anomalyclip_monai.resources import DEFAULT_BUNDLE, presets
 from anomalyclip_monai.text import printable
 
 Kind = Literal["text", "texts", "number", "count", "counts", "switch", "yes"]
@@ -101,7 +101,8 @@ class Option:
                 return self._number(given)
             case "counts":
                 several = given if isinstance(given, (list, tuple)) else (given,)
-                return tuple(self._number(one) for one in several)
+                numbers = (part for one in several for part in (one.split(",") if isinstance(one, str) else (one,)))
+                return tuple(self._number(one) for one in numbers)
             case "texts":
                 several = (given,) if isinstance(given, (str, os.PathLike)) else tuple(given)
                 return tuple(self._text(one) for one in several)
@@ -272,7 +273,7 @@ class CaseOptions(OptionSet):
 
     preset: str | None = option(
         "text",
-        "how intensities become [0, 1]: auto, the name of a preset, or the path of a preset's YAML file",
+        f"how intensities become [0, 1]: auto, {', '.join(presets())}, or the path of a preset's YAML file",
         "scaling",
         commands=(*_SCORING, _TRAIN),
         default="auto",
@@ -315,6 +316,7 @@ class CaseOptions(OptionSet):
         "heatmap",
         commands=_SCORING,
         default=1,
+        shown="the bundle's",
         metavar="N",
         used_in=(_INFERER,),
     )

@@ -46,6 +46,7 @@ def test_generated_files_are_what_the_options_say(monkeypatch, capsys):
         ("mirror", False, False),
         ("roi_label", [5, "6"], (5, 6)),
         ("roi_label", 5, (5,)),
+        ("roi_label", ["5,6", "7"], (5, 6, 7)),
         ("axes", 3, 3),
         ("axes", ("axial", "sagittal"), ("axial", "sagittal")),
         ("axes", "$print('x')", "$print('x')"),

@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[OptionSet], comma
             case "switch":
                 said["action"] = argparse.BooleanOptionalAction
             case "texts" | "counts":
-                said |= {"nargs": "+", "metavar": known.metavar}
+                said |= {"nargs": "+", "action": "extend", "metavar": known.metavar}
             case _:
                 said["metavar"] = known.metavar or (f"{{{','.join(known.choices)}}}" if known.choices else None)
         parser.add_argument(known.flags, **said)
