@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from ignite.metrics import Metric
 from numpy.typing import NDArray
 
-from anomalyclip_monai.metrics.undefined import Value
+from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, Scored
+from anomalyclip_monai.metrics.undefined import Value, is_defined
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report.content import MeasuredSample
+from anomalyclip_monai.transforms.findings import Findings
 from anomalyclip_monai.types import Record
 
 Resampled: TypeAlias = Callable[[NDArray[Any]], Mapping[str, Rows]]
@@ -82,6 +84,22 @@ class SetMetric(Metric):
             f"{self.prefix}{name}": mean_over_classes([found.values[name] for found in self.classes.values()])
             for name in names
         }
+
+    def _sample(self, record: Record, scored: Scored, *, pointed: Value, overlap: Value) -> MeasuredSample:
+        """What is said of one sample; the threshold is the model's, so trivial baselines have no Dice at it."""
+        sample, found = record["sample"], cast(Findings, record["findings"])
+        return MeasuredSample(
+            name=sample.name,
+            label=int(record["abnormal"]),
+            category=sample.category,
+            group=sample.group,
+            score=scored.score,
+            peak=float(scored.heatmap.max()),
+            pointing=pointed if is_defined(pointed) else None,
+            dice=overlap if is_defined(overlap) and self.method not in TRIVIAL else None,
+            axes=len(found.axes),
+            threshold=found.threshold.value,
+        )
 
     def _finish(self) -> None:
         if self._current is not None:

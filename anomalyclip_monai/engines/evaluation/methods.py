@@ -17,6 +17,7 @@ from anomalyclip_monai.files import given_path
 from anomalyclip_monai.metrics.baselines import brightness_map, centre_prior_volume
 from anomalyclip_monai.networks import HandWrittenCLIP
 from anomalyclip_monai.networks.hand_written import BASELINES
+from anomalyclip_monai.transforms.findings import Findings
 from anomalyclip_monai.transforms.post import case_score
 from anomalyclip_monai.types import FloatArray, Record
 from anomalyclip_monai.weights.reading import read_state_dict
@@ -41,23 +42,22 @@ class Scored:
 
 
 def _model(record: Record) -> Scored:
-    return Scored(np.asarray(record["heatmap"][0]), np.asarray(record["slice_scores"]), float(record["score"]))
+    found: Findings = record["findings"]
+    return Scored(np.asarray(record["heatmap"][0]), found.slice_scores, found.score)
 
 
 def _brightness(record: Record) -> Scored:
     """Brightness after the preset's scaling; the score of a slice is its mean."""
     heatmap = brightness_map(_plain(record["image"]))
-    others = tuple(axis for axis in range(3) if axis != record["slice_axis"])
+    others = tuple(axis for axis in range(3) if axis != record["findings"].slice_axis)
     scores = heatmap.mean(axis=others, dtype=np.float64)
     return Scored(heatmap, scores.astype(np.float32), case_score(torch.from_numpy(scores)))
 
 
 def _centre(record: Record) -> Scored:
     """The same map for every slice, hence the same score."""
-    shape = tuple(record["heatmap"].shape[1:])
-    return Scored(
-        centre_prior_volume(shape, record["slice_axis"]), np.zeros(shape[record["slice_axis"]], np.float32), 0.0
-    )
+    shape, axis = tuple(record["heatmap"].shape[1:]), record["findings"].slice_axis
+    return Scored(centre_prior_volume(shape, axis), np.zeros(shape[axis], np.float32), 0.0)
 
 
 def _plain(image: torch.Tensor) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from anomalyclip_monai.metrics.pointing import pointing
 from anomalyclip_monai.metrics.pro import exact_pro, paper_pro
 from anomalyclip_monai.metrics.ranking import auroc, average_precision, best_f1, dice, operating_points
 from anomalyclip_monai.metrics.sketch import PooledSketches, Sketch, sketch
-from anomalyclip_monai.metrics.undefined import Undefined, Value, is_defined
+from anomalyclip_monai.metrics.undefined import Undefined, Value
 from anomalyclip_monai.metrics.weighted import (
     Rows,
     auroc_rows,
@@ -75,7 +75,7 @@ class PhotoMetric(SetMetric):
 
     def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
-        sample, truth, heatmap = record["sample"], record["truth"], found.heatmap[..., 0]
+        truth, heatmap = record["truth"], found.heatmap[..., 0]
         pointed: Value = Undefined("no abnormal pixel")
         overlap: Value = _NO_MASKS
         if truth is None or not self.has_masks:
@@ -90,17 +90,8 @@ class PhotoMetric(SetMetric):
             pointed = pointing(heatmap, lesion, counted)
             if self.method not in TRIVIAL:
                 where = ... if counted is None else counted
-                overlap = dice(lesion[where], heatmap[where], record["threshold"].value)
-        return MeasuredSample(
-            name=sample.name,
-            label=int(record["abnormal"]),
-            category=sample.category,
-            group=sample.group,
-            score=found.score,
-            peak=float(heatmap.max()),
-            pointing=pointed if is_defined(pointed) else None,
-            dice=overlap if is_defined(overlap) else None,
-        )
+                overlap = dice(lesion[where], heatmap[where], record["findings"].threshold.value)
+        return self._sample(record, found, pointed=pointed, overlap=overlap)
 
     def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
         labels = np.array([sample.label for sample in samples])

@@ -33,7 +33,7 @@ from anomalyclip_monai.outputs.report.content import (
     StatedProtocol,
 )
 from anomalyclip_monai.resources import installed_version
-from anomalyclip_monai.transforms.post import Threshold
+from anomalyclip_monai.transforms.findings import Threshold
 from anomalyclip_monai.types import Record
 
 _VERSIONED = ("anomalyclip-monai", "monai", "torch", "open_clip_torch", "numpy")
@@ -54,7 +54,6 @@ def build_report(
     failed: Sequence[tuple[str, AnomalyCLIPError]],
     notes: Sequence[str],
     seconds_of: Mapping[str, float],
-    planes_of: Mapping[str, int],
     thresholds_of: Mapping[str, Threshold],
     image_score: str,
     device: str,
@@ -68,7 +67,6 @@ def build_report(
         failed: samples that could not be measured, or whose pixels could not.
         notes: what reading them changed, see :func:`grouped_notes`.
         seconds_of: sample -> seconds in the network.
-        planes_of: sample -> number of axes along which slices were taken.
         thresholds_of: sample -> the threshold of its mask.
         image_score: kind of image score of the network.
         device: where the network ran.
@@ -84,9 +82,9 @@ def build_report(
         summary = summarise(seeds, draws)
         methods[method] = _method(evaluation, method, runs, summary, seeds)
         rows |= {f"{method}/{name}": found for name, found in summary.rows.items()}
-    samples = _samples(first, metrics.get("brightness"), seconds_of, planes_of, thresholds_of)
+    samples = _samples(first, metrics.get("brightness"), seconds_of)
     measured = MeasuredSet(evaluation.sha256, samples)
-    thresholds = {planes_of[sample.name]: thresholds_of[sample.name] for sample in samples}
+    thresholds = {sample.axes: thresholds_of[sample.name] for sample in samples if sample.axes is not None}
     warnings = [*_warnings(evaluation, thresholds, measured.groups), *notes]
     comparison = _comparison(evaluation, methods, rows, samples, warnings)
     complete, note = evaluation.completeness()
@@ -212,11 +210,7 @@ def _primary(protocol: Protocol, *, has_normal: bool) -> tuple[str, ...]:
 
 
 def _samples(
-    first: SetMetric,
-    brightness: SetMetric | None,
-    seconds_of: Mapping[str, float],
-    planes_of: Mapping[str, int],
-    thresholds_of: Mapping[str, Threshold],
+    first: SetMetric, brightness: SetMetric | None, seconds_of: Mapping[str, float]
 ) -> tuple[MeasuredSample, ...]:
     """What the first method says of every sample, with the score of the brightness baseline."""
     bright = {} if brightness is None else {sample.name: sample.score for sample in _listed(brightness)}
@@ -225,8 +219,6 @@ def _samples(
             sample,
             brightness=bright.get(sample.name),
             seconds=round(seconds_of.get(sample.name, 0.0), 3),
-            axes=planes_of[sample.name],
-            threshold=thresholds_of[sample.name].value,
         )
         for sample in _listed(first)
     )

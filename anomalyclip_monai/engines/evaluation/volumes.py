@@ -61,7 +61,7 @@ class VolumeMetric(SetMetric):
 
     def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
-        sample, truth = record["sample"], record["truth"]
+        truth = record["truth"]
         froc = FROC()
         self._thresholds = froc.thresholds
         values: dict[str, Value] = dict.fromkeys(_OF_ONE, _NO_MASKS)
@@ -69,7 +69,7 @@ class VolumeMetric(SetMetric):
         if truth is not None:
             values = _measure_one(found, record)
             froc.update(found.heatmap, truth, record["counted"])
-            lesion_slices = int(slice_labels(truth, record["slice_axis"]).sum())
+            lesion_slices = int(slice_labels(truth, record["findings"].slice_axis).sum())
         lesions_found, false_alarms = froc.counts()
         self._found.append(lesions_found)
         self._false.append(false_alarms)
@@ -78,17 +78,7 @@ class VolumeMetric(SetMetric):
                 self._reasons.setdefault(name, value)
         row = {name: value if is_defined(value) else np.nan for name, value in values.items()}
         self._rows.append(row | {"lesions": froc.lesions, "lesion_slices": lesion_slices, "known": truth is not None})
-        pointed, dice = values["peak_in_lesion"], values["dice"]
-        return MeasuredSample(
-            name=sample.name,
-            label=int(record["abnormal"]),
-            category=sample.category,
-            group=sample.group,
-            score=found.score,
-            peak=float(found.heatmap.max()),
-            pointing=pointed if is_defined(pointed) else None,
-            dice=dice if is_defined(dice) and self.method not in TRIVIAL else None,
-        )
+        return self._sample(record, found, pointed=values["peak_in_lesion"], overlap=values["dice"])
 
     def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
         labels = np.array([sample.label for sample in samples])
@@ -130,8 +120,8 @@ def _measure_one(found: Scored, record: Record) -> dict[str, Value]:
         found.heatmap,
         record["truth"],
         found.slice_scores,
-        slice_axis=record["slice_axis"],
-        threshold=record["threshold"].value,
+        slice_axis=record["findings"].slice_axis,
+        threshold=record["findings"].threshold.value,
         voxel_volume=voxel_volume(np.asarray(record["heatmap"].affine, np.float64)) if physical else None,
         inside=inside_body(np.asarray(record["image"].cpu()).mean(axis=0)),
         counted=record["counted"],
