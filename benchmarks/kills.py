@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import hold, recover
+from anomalyclip_monai.folders.case_folder import hold, recover
 
 OLD = ("heatmap.nii.gz", "mask.nii.gz", "scores.json", "preview.png", "heatmap.dcm", "mask.dcm")
 NEW = ("heatmap.nii.gz", "mask.nii.gz", "scores.json", "preview.png")

@@ -28,8 +28,8 @@ from anomalyclip_monai.text import printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.api import Pipeline
-    from anomalyclip_monai.case_folder import CaseFolder
     from anomalyclip_monai.cli.console import Commands
+    from anomalyclip_monai.folders.case_folder import CaseFolder
     from anomalyclip_monai.outputs import Result
 
 
@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     which = given_options(arguments, InputOptions)
     inputs, out = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
     from anomalyclip_monai.api import Pipeline, ResultIterator
-    from anomalyclip_monai.case_folder import BUSY
     from anomalyclip_monai.data import datalist
+    from anomalyclip_monai.folders.case_folder import BUSY
     from anomalyclip_monai.outputs.cohort import Cohort, check_places
 
     records = datalist(inputs, which.roi, which.series)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anomalyclip_monai.cohort_table import COHORT
 from anomalyclip_monai.data import dicom_series
 from anomalyclip_monai.data.archive import open_archive
 from anomalyclip_monai.data.content import files_of, sha256_of, stamps_of
@@ -26,6 +25,7 @@ from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.data.walk import counted, files_below, kind_of, special_kind, tell
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
 from anomalyclip_monai.files import given_path
+from anomalyclip_monai.folders.cohort_table import COHORT
 from anomalyclip_monai.types import PathLike, Record
 
 _OWN_DICOM = {"mask.dcm": "DICOM: SEG", "heatmap.dcm": "DICOM: parametric map"}

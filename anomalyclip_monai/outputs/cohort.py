@@ -16,14 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from anomalyclip_monai import case_folder
-from anomalyclip_monai.case_folder import CaseFolder, lock_file, own_files, read_json
-from anomalyclip_monai.cohort_table import COHORT, Row, cell, cohort_text, is_cohort, read_cohort
 from anomalyclip_monai.data.cases import Case
 from anomalyclip_monai.data.content import files_of, sha256_of
-from anomalyclip_monai.data.loading import innermost
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError, innermost
 from anomalyclip_monai.files import cannot_write
+from anomalyclip_monai.folders.case_folder import BUSY, CaseFolder, hold, recover
+from anomalyclip_monai.folders.cohort_table import COHORT, Row, cell, cohort_text, is_cohort, read_cohort
+from anomalyclip_monai.folders.locks import lock_file, share, unshare
+from anomalyclip_monai.folders.marker import MARKER, note_of, of_others, own_files, read_json
 from anomalyclip_monai.outputs.places import check_folders
 from anomalyclip_monai.outputs.result import Result
 from anomalyclip_monai.types import Record
@@ -61,11 +61,10 @@ class Cohort:
     def __enter__(self) -> Cohort:
         table = self.out / COHORT
         if os.path.lexists(table) and (table.is_symlink() or not is_cohort(table)):
-            what = "a file is there that was not written by this program, it is left as it is"
-            raise UsageError("E_WRITE", what, table, "move it away, or choose another folder")
+            raise UsageError(*of_others(table))
         with contextlib.suppress(OSError):  # the cases will say why nothing can be written there
             self._lock = self._join()
-            case_folder.recover(self.out)
+            recover(self.out)
         return self
 
     def __exit__(
@@ -92,7 +91,7 @@ class Cohort:
         """
         name = record["case"]
         try:
-            with case_folder.hold(self.out / name) as place:
+            with hold(self.out / name) as place:
                 turn = Turn(place, self._digest(record))
                 if self._go_on or _younger(place.folder, self._started):
                     turn.there = _same(place.folder, turn.settings, record["image"])
@@ -100,7 +99,7 @@ class Cohort:
                 if turn.row is not None:
                     self._note(turn.row)
         except AnomalyCLIPError as error:
-            if error.code != case_folder.BUSY:
+            if error.code != BUSY:
                 self._note(Row(cell(name), "failed", error=cell(str(error))))
             raise
 
@@ -146,7 +145,7 @@ class Cohort:
                 if lock is not None:  # nobody is there
                     os.ftruncate(lock, 0)
                     os.write(lock, mine)
-                    case_folder.share(lock)
+                    share(lock)
                 else:
                     lock = lock_file(room / "run.lock", shared=True)
                 theirs = b"" if lock is None else (room / "run.lock").read_bytes()
@@ -158,14 +157,14 @@ class Cohort:
                     break
             time.sleep(0.02)
         todo = "wait until it has ended, or choose another folder"
-        raise UsageError(case_folder.BUSY, "a run with other settings is at this folder", self.out, todo)
+        raise UsageError(BUSY, "a run with other settings is at this folder", self.out, todo)
 
     def _leave(self) -> None:
         if self._lock is None:
             return
         room = self.out / ROOM
         with contextlib.suppress(OSError):
-            case_folder.unshare(self._lock)  # fails where others are there
+            unshare(self._lock)  # fails where others are there
             for path in room.iterdir():
                 path.unlink()
             room.rmdir()
@@ -234,15 +233,15 @@ def check_places(out: Path, records: Sequence[Record]) -> None:
 def _younger(folder: Path, started: int) -> bool:
     """Whether another run, with the same settings or it would not be there, has written a case since this one began."""
     try:
-        return (folder / case_folder.MARKER).stat().st_mtime_ns > started
+        return (folder / MARKER).stat().st_mtime_ns > started
     except OSError:
         return False
 
 
 def _same(folder: Path, settings: str, case: Case) -> bool:
     """Whether the results in a folder are whole and of just this input and these settings."""
-    note = case_folder.note_of(folder)
-    if note.get("settings") != settings or not {*note.get("files", ()), case_folder.MARKER} <= own_files(folder):
+    note = note_of(folder)
+    if note.get("settings") != settings or not {*note.get("files", ()), MARKER} <= own_files(folder):
         return False
     known = (read_json(folder / "scores.json") or {}).get("input_sha256")
     return case.error is None and bool(known) and known == sha256_of(case.files())

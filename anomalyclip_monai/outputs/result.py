@@ -14,10 +14,10 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from anomalyclip_monai import case_folder
 from anomalyclip_monai.data.geometry import SliceView, is_sheared
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
+from anomalyclip_monai.folders.case_folder import CaseFolder, hold
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.outputs.places import check_place
 from anomalyclip_monai.outputs.preview import draw_preview
@@ -166,7 +166,7 @@ class Result:
         (Parametric Map) and ``mask.dcm`` (SEG). Slices that lie on no grid have no NIfTI files.
 
         A result of an earlier run is replaced as a whole, be it of other files. Whatever else is in the folder stays;
-        a file of others under one of these names is not overwritten. See :mod:`~anomalyclip_monai.case_folder`.
+        a file of others under one of these names is not overwritten. See :mod:`~anomalyclip_monai.folders.case_folder`.
 
         Args:
             out: the folder of all cases.
@@ -179,10 +179,10 @@ class Result:
         self._found(self.heatmap)
         folder = Path(out) / self.case
         check_place(folder, self.source)
-        with case_folder.hold(folder, wait=10) as place:
+        with hold(folder, wait=10) as place:
             return self.save_in(place, dicom=dicom)
 
-    def save_in(self, place: case_folder.CaseFolder, *, dicom: bool = True, **note: Any) -> Path:
+    def save_in(self, place: CaseFolder, *, dicom: bool = True, **note: Any) -> Path:
         """:meth:`save` to a folder that is held already; ``note`` goes to its marker."""
         heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
         with place.replace(**note) as staging:

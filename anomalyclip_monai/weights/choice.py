@@ -12,9 +12,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.data.loading import innermost, known_cause
 from anomalyclip_monai.definition import configured, read_json
-from anomalyclip_monai.exceptions import UsageError, WeightsError
+from anomalyclip_monai.exceptions import UsageError, WeightsError, innermost, known_cause
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.checkpoints import floating_type
 from anomalyclip_monai.options import ModelOptions

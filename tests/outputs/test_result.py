@@ -14,10 +14,10 @@ from monai.transforms import SaveImaged
 from PIL import Image
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.case_folder import MARKER
 from anomalyclip_monai.data import Source
 from anomalyclip_monai.data.nifti import read_nifti
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError
+from anomalyclip_monai.folders.marker import MARKER
 from anomalyclip_monai.outputs import Result, SaveImageResultd
 from anomalyclip_monai.transforms import FindLesionsd
 

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 
 from anomalyclip_monai.data.benchmarks import Sample
 from anomalyclip_monai.files import whole_file
-from anomalyclip_monai.owned import owned_folder, owned_place, remove_owned
+from anomalyclip_monai.folders.work_folder import owned_folder, owned_place, remove_owned
 
 logger = logging.getLogger(__name__)
 

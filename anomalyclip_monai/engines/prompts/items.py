@@ -21,8 +21,7 @@ from torch import Tensor
 from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples, read_truth
 from anomalyclip_monai.data.benchmarks.masks import check_one_page, empty_mask
 from anomalyclip_monai.data.geometry import SliceView, resolve_slice_axis
-from anomalyclip_monai.data.loading import known_cause
-from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.exceptions import UsageError, unwrapped
 from anomalyclip_monai.losses.prompt_loss import LossTerms
 from anomalyclip_monai.transforms.preset import ApplyPreset, ApplyPresetd
 from anomalyclip_monai.types import PathLike, Record
@@ -224,13 +223,8 @@ def stored_slices(folder: Path, dataset: str, seed: int) -> list[SliceItem]:
 
 def _read(sample: Sample, preprocessing: Preprocessing, axis: str | int) -> tuple[Tensor, Tensor, SliceView]:
     """-> image (1|3, X, Y, Z) in [0, 1], mask (1, X, Y, Z) bool, and the upright view along the slice axis."""
-    try:
+    with unwrapped():
         record = preprocessing({"image": str(sample.image), "case": sample.name})
-    except Exception as error:  # MONAI wraps what a transform raises
-        known = known_cause(error)
-        if known is None:
-            raise
-        raise known from None
     for note in record.get("notes", []):
         _say_once(note, sample.name)
     image = record["image"]

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import read_json
 from anomalyclip_monai.exceptions import OutputError
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.folders.marker import of_others, read_json
 from anomalyclip_monai.outputs.report.cases import CaseView, draw_sheet, show_cases
 from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.curves import PLOTS, draw_curves
@@ -28,8 +28,7 @@ def check_report_folder(folder: Path) -> None:
     names = ("report.json", "table.md", "report.html", "cases.png", *(f"curves_{kind}.png" for kind in PLOTS))
     for name in names:
         if os.path.lexists(folder / name):
-            what = "a file is there that was not written by this program, it is left as it is"
-            raise OutputError("E_WRITE", what, folder / name, "move it away, or choose another folder")
+            raise OutputError(*of_others(folder / name))
 
 
 def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] | None = None) -> list[Path]:
