@@ -1,15 +1,21 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and read JSON that others may have made."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from anomalyclip_monai.exceptions import NoInputError, OutputError
 from anomalyclip_monai.types import PathLike
+
+_MAX_JSON = 2**26
+"""Bytes; a larger file is none of ours."""
 
 
 @contextlib.contextmanager
@@ -34,6 +40,33 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, UTF-8, whole or not at all; -> its path.
+
+    Raises:
+        OutputError: the folder cannot be written (``E_WRITE``).
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """:func:`write_text` of a JSON object."""
+    return write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file that others may have made; None where there is none, whatever is there instead."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode) or path.stat().st_size > _MAX_JSON:
+            return None
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.cli.console import add_options, given_options
-from anomalyclip_monai.definition import read_json
+from anomalyclip_monai.definition import read_definition
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
 from anomalyclip_monai.options import (
@@ -106,7 +106,7 @@ def test_flags_are_those_of_the_command_and_empty_unless_given():
 def test_the_steps_take_the_options_that_are_handed_to_them():
     taken = set(inspect.signature(SliceAnomalyInferer).parameters)
     assert {known.name for known in CaseOptions.known() if "inferer" in known.used_in} <= taken
-    definition = read_json(resources.inference_config(resources.bundle_root("tiny")))
+    definition = read_definition(resources.inference_config(resources.bundle_root("tiny")))
     assert set(CaseOptions.names()) <= set(definition)
     assert set(definition["conditions"]) == {"model", "preset_table", *heatmap_settings()}
 

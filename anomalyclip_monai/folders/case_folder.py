@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import cannot_write
+from anomalyclip_monai.files import cannot_write, read_json
 from anomalyclip_monai.folders.locks import lock_file
-from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, of_others, own_files, read_json
+from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, of_others, own_files
 
 _STAGING = re.compile(r"\.anomalyclip-[0-9a-f]{16}")
 

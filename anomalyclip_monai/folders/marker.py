@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import stat
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from anomalyclip_monai.files import read_json
 
 MARKER = ".anomalyclip.json"
 """Marks a folder that holds files of ours and lists them, or a folder that is ours as a whole."""
@@ -17,9 +17,6 @@ FILES_OF_0_1 = ("heatmap.nii.gz", "mask.nii.gz", "heatmap.dcm", "mask.dcm", "hea
 
 FORM = 1
 """Of the marker."""
-
-_MAX_JSON = 2**26
-"""Bytes; a larger file is none of ours."""
 
 
 def own_files(folder: Path) -> frozenset[str]:
@@ -47,17 +44,6 @@ def of_others(path: Path) -> tuple[str, str, Path, str]:
     """What is said of a file that is not ours and stands where one of ours should: the arguments of an error."""
     what = "a file is there that was not written by this program, it is left as it is"
     return "E_WRITE", what, path, "move it away, or choose another folder"
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file that others may have made; None where there is none, whatever is there instead."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode) or path.stat().st_size > _MAX_JSON:
-            return None
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def is_plain_name(name: Any) -> TypeGuard[str]:

@@ -7,8 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from anomalyclip_monai.files import cannot_write
-from anomalyclip_monai.folders.marker import FORM, MARKER, read_json
+from anomalyclip_monai.files import cannot_write, read_json
+from anomalyclip_monai.folders.marker import FORM, MARKER
 
 _CONTENT = {"anomalyclip": FORM, "kind": "work"}
 

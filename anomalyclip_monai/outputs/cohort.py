@@ -19,11 +19,11 @@ from typing import Any
 from anomalyclip_monai.data.cases import Case
 from anomalyclip_monai.data.content import files_of, sha256_of
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError, innermost
-from anomalyclip_monai.files import cannot_write
+from anomalyclip_monai.files import cannot_write, read_json
 from anomalyclip_monai.folders.case_folder import BUSY, CaseFolder, hold, recover
 from anomalyclip_monai.folders.cohort_table import COHORT, Row, cell, cohort_text, is_cohort, read_cohort
 from anomalyclip_monai.folders.locks import lock_file, share, unshare
-from anomalyclip_monai.folders.marker import MARKER, note_of, of_others, own_files, read_json
+from anomalyclip_monai.folders.marker import MARKER, note_of, of_others, own_files
 from anomalyclip_monai.outputs.places import check_folders
 from anomalyclip_monai.outputs.result import Result
 from anomalyclip_monai.types import Record

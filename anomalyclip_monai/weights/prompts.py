@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import WeightsError
-from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.files import whole_file, write_json
 from anomalyclip_monai.networks import prompts_from_authors
 from anomalyclip_monai.networks.matching import describe_mismatch
 from anomalyclip_monai.weights import store
@@ -67,8 +66,7 @@ class Conversion:
             "commit": self.published.commit if self.published else None,
             "prompts_sha256": resources.sha256(target),
         }
-        with whole_file(store.origin_path(target)) as temporary:
-            temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+        write_json(store.origin_path(target), origin)
 
 
 def recognise(path: Path, model: PublishedModel = VITL14_336) -> tuple[str, PublishedPrompts] | None:

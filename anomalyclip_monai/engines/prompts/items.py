@@ -22,6 +22,7 @@ from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples, rea
 from anomalyclip_monai.data.benchmarks.masks import check_one_page, empty_mask
 from anomalyclip_monai.data.geometry import SliceView, resolve_slice_axis
 from anomalyclip_monai.exceptions import UsageError, unwrapped
+from anomalyclip_monai.files import read_json, write_json
 from anomalyclip_monai.losses.prompt_loss import LossTerms
 from anomalyclip_monai.transforms.preset import ApplyPreset, ApplyPresetd
 from anomalyclip_monai.types import PathLike, Record
@@ -185,7 +186,7 @@ def extract_slices(samples: Sequence[Sample], preprocessing: Preprocessing, fold
     Does nothing if ``folder`` holds the slices of the same ``key`` already.
     """
     done = folder / "key.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == key:
+    if read_json(done) == key:
         return
     done.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +208,7 @@ def extract_slices(samples: Sequence[Sample], preprocessing: Preprocessing, fold
                     image=view.flip(images[index]).numpy(),
                     mask=view.flip(masks[index][0]).numpy(),
                 )
-    done.write_text(json.dumps(key), encoding="utf-8")
+    write_json(done, key)
 
 
 def stored_slices(folder: Path, dataset: str, seed: int) -> list[SliceItem]:

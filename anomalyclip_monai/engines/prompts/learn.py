@@ -12,9 +12,10 @@ import ignite.distributed as idist
 import torch
 from monai.utils import set_determinism
 
-from anomalyclip_monai.engines.prompts.report import summarise, write_json
+from anomalyclip_monai.engines.prompts.report import summarise
 from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
 from anomalyclip_monai.exceptions import OutputError, UsageError, known_cause
+from anomalyclip_monai.files import write_json
 from anomalyclip_monai.folders.work_folder import owned_folder, remove_owned
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.choice import ModelChoice

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from anomalyclip_monai.files import write_text
 from anomalyclip_monai.outputs.report.content import MethodReport, Report
 from anomalyclip_monai.outputs.report.numbers import Footnotes, counted, from_published, measured, number
 from anomalyclip_monai.outputs.report.page import whole_page
@@ -19,7 +20,6 @@ from anomalyclip_monai.outputs.report.tables import (
     measure_title,
     published_note,
 )
-from anomalyclip_monai.outputs.report.write import write_text
 
 PART = "†"
 """Behind the name of a set of which only a part was run."""

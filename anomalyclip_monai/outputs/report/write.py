@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import whole_file
-from anomalyclip_monai.folders.marker import of_others, read_json
+from anomalyclip_monai.files import read_json, whole_file, write_text
+from anomalyclip_monai.folders.marker import of_others
 from anomalyclip_monai.outputs.report.cases import CaseView, draw_sheet, show_cases
 from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.curves import PLOTS, draw_curves
@@ -71,10 +71,3 @@ def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] 
             draw_sheet(shown).save(temporary, "PNG", optimize=True)
         written.append(path)
     return [*written, write_text(folder / "report.html", report_page(report, curves, shown))]
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all; -> its path."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
