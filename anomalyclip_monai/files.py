@@ -108,6 +108,11 @@ def given_path(path: PathLike) -> Path:
     return Path(text if os.path.lexists(text) else os.path.expanduser(text))
 
 
+def absolute(path: PathLike) -> Path:
+    """:func:`given_path`, absolute and without ``..``, whatever folder the process is in later on."""
+    return Path(os.path.abspath(given_path(path)))
+
+
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """What the operating system refused, as an error of ours."""
     in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
