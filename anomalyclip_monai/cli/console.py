@@ -129,11 +129,6 @@ def say(text: str, to: Any = None) -> None:
     tqdm.write(text, file=to or sys.stdout)
 
 
-def lesions(count: int) -> str:
-    """-> ``1 lesion``, ``2 lesions``."""
-    return f"{count} lesion{'' if count == 1 else 's'}"
-
-
 def fail(error: AnomalyCLIPError, code: int) -> int:
     """Print the one line of an error; -> the exit code."""
     print(error, file=sys.stderr)

@@ -10,14 +10,13 @@ from anomalyclip_monai.cli.console import (
     EXIT_DONE,
     add_options,
     add_quiet,
-    lesions,
     model_options,
     path_of,
     progress,
     say,
 )
 from anomalyclip_monai.options import CaseOptions, ModelOptions
-from anomalyclip_monai.text import printable
+from anomalyclip_monai.text import counted, printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
@@ -70,7 +69,9 @@ def _compare(result: Result, phantom: Phantom) -> tuple[bool, list[str]]:
     from anomalyclip_monai.metrics import dice, is_defined
 
     heatmap, mask = np.asarray(result.heatmap)[0], np.asarray(result.mask)[0] > 0
-    lines = [f"{result.case}: score {result.score:.2f}, {lesions(len(result.lesions))}, {result.seconds:.1f} s"]
+    lines = [
+        f"{result.case}: score {result.score:.2f}, {counted(len(result.lesions), 'lesion')}, {result.seconds:.1f} s"
+    ]
     if not phantom.lesion.any():
         return not mask.any(), [
             *lines,

@@ -16,7 +16,6 @@ from anomalyclip_monai.cli.console import (
     add_quiet,
     given_options,
     inputs_of,
-    lesions,
     model_options,
     path_of,
     progress,
@@ -24,7 +23,7 @@ from anomalyclip_monai.cli.console import (
 )
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions
-from anomalyclip_monai.text import printable
+from anomalyclip_monai.text import counted, printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.api import Pipeline
@@ -115,7 +114,7 @@ def _settings(pipeline: Pipeline, *, dicom: bool) -> dict[str, Any]:
 def _describe(result: Result, place: CaseFolder, told: set[str]) -> Iterator[str]:
     """Lines about a result; what was said of an earlier case of this run, in ``told``, is not said again."""
     count = len(result.lesions)
-    found = lesions(count)
+    found = counted(count, "lesion")
     if count and (volume := result.lesions[0].volume_mm3) is not None:
         total = sum(lesion.volume_mm3 or 0 for lesion in result.lesions)
         found += f", {total / 1000:.1f} ml" + (f" (highest peak: {volume / 1000:.1f} ml)" if count > 1 else "")

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from anomalyclip_monai.files import write_text
 from anomalyclip_monai.outputs.report.content import MethodReport, Report
-from anomalyclip_monai.outputs.report.numbers import Footnotes, counted, from_published, measured, number
+from anomalyclip_monai.outputs.report.numbers import Footnotes, from_published, measured, number
 from anomalyclip_monai.outputs.report.page import whole_page
 from anomalyclip_monai.outputs.report.tables import (
     Table,
@@ -20,6 +20,7 @@ from anomalyclip_monai.outputs.report.tables import (
     measure_title,
     published_note,
 )
+from anomalyclip_monai.text import counted
 
 PART = "†"
 """Behind the name of a set of which only a part was run."""

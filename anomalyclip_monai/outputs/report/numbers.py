@@ -76,8 +76,3 @@ def from_published(name: str, measure: Measure | None, published: float | None) 
 def p_value(p: float) -> str:
     """-> three decimals, as journals ask for."""
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
-def counted(count: int, noun: str) -> str:
-    """-> ``1 case``, ``2 cases``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.numbers import (
     Footnotes,
-    counted,
     difference,
     from_published,
     interval,
@@ -18,7 +17,7 @@ from anomalyclip_monai.outputs.report.numbers import (
     number,
     p_value,
 )
-from anomalyclip_monai.text import printable
+from anomalyclip_monai.text import counted, printable
 
 
 @dataclass(frozen=True, slots=True)
