@@ -49,7 +49,8 @@ class Option:
         flag: where it is not the name.
         metavar: of the flag.
         used_in: ids in ``inference.json`` of the steps that take it as an argument of the same name.
-        said: of a setting that is on, what a report's protocol says of it.
+        said: what a report's protocol says of a setting that is on, or has another value than ``default``; ``{}``
+            stands for the value.
         said_of: in protocols of what.
         training: the same in ``train.json``, where it has a meaning there.
     """
@@ -575,4 +576,7 @@ def reported_settings() -> tuple[str, ...]:
 def protocol_phrases(settings: Mapping[str, Any], of: Literal["photos", "volumes"]) -> str:
     """What a protocol says of the settings that are on: ``; reflections in colour pictures filled``."""
     spoken = (known for known in CaseOptions.known() if known.said and known.said_of in (of, "all"))
-    return "".join(f"; {known.said}" for known in spoken if settings.get(known.name))
+    given = ((known, settings.get(known.name)) for known in spoken)
+    return "".join(
+        f"; {known.said.format(value)}" for known, value in given if value not in (None, False, known.default)
+    )

@@ -21,6 +21,7 @@ from anomalyclip_monai.options import (
     CaseOptions,
     LearnOptions,
     ModelOptions,
+    Option,
     heatmap_settings,
     protocol_phrases,
     reported_settings,
@@ -120,6 +121,13 @@ def test_a_report_names_every_setting_that_changes_heatmaps():
     assert protocol_phrases(settings, "volumes") == "; of the slices the part that holds the body"
     assert protocol_phrases(settings, "photos") == "; reflections in colour pictures filled"
     assert protocol_phrases({}, "photos") == ""
+
+
+def test_a_number_is_said_with_its_value_where_it_is_not_the_usual_one(monkeypatch):
+    share = Option("share", "number", "", "heatmap", default=0.02, said="the highest {:.0%} of a slice")
+    monkeypatch.setattr(CaseOptions, "known", classmethod(lambda _: (share,)))
+    assert protocol_phrases({"share": 0.1}, "volumes") == "; the highest 10% of a slice"
+    assert protocol_phrases({"share": 0.02}, "volumes") == protocol_phrases({}, "volumes") == ""
 
 
 def test_the_model_is_the_default_one_unless_named():
