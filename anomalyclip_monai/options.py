@@ -448,6 +448,16 @@ class InputOptions(OptionSet):
     )
 
 
+def check_together(case: CaseOptions, *, has_roi: bool) -> None:
+    """Refuse what is said of a mask where there is none.
+
+    Raises:
+        UsageError: labels without a mask that holds them (``E_OPTION``).
+    """
+    if case.roi_label is not None and not has_roi:
+        raise UsageError("E_OPTION", "--roi-label without a mask", None, "give the mask with --roi")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureOptions(OptionSet):
     """What ``evaluate`` measures, beside :class:`CaseOptions`."""

@@ -22,7 +22,7 @@ from anomalyclip_monai.cli.console import (
     say,
 )
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions
+from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
 from anomalyclip_monai.text import counted, printable
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     model, case = model_options(arguments), given_options(arguments, CaseOptions)
     which = given_options(arguments, InputOptions)
+    check_together(case, has_roi=which.roi is not None)
     inputs, out = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
     from anomalyclip_monai.api import Pipeline, ResultIterator
     from anomalyclip_monai.data import datalist

@@ -20,6 +20,7 @@ from anomalyclip_monai.data.itk import SUFFIXES as ITK_SUFFIXES
 from anomalyclip_monai.data.itk import is_itk, read_itk
 from anomalyclip_monai.data.nifti import SUFFIXES as NIFTI_SUFFIXES
 from anomalyclip_monai.data.nifti import header_file, is_nifti, read_nifti
+from anomalyclip_monai.data.photo import SUFFIXES as PHOTO_SUFFIXES
 from anomalyclip_monai.data.photo import is_photo, read_photo
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.data.walk import counted, files_below, kind_of, special_kind, tell
@@ -156,7 +157,9 @@ def the_case(path: PathLike, series: str | None = None) -> Case:
 
 
 def roi_of(case: Case, roi: PathLike, cases: int) -> Path:
-    """The mask that belongs to a case: the file itself, or in a folder the NIfTI file with the case's name.
+    """The mask that belongs to a case: the file itself, or in a folder the one with the case's name.
+
+    NIfTI and ITK files come first, for a photo then photos, PNG before others.
 
     Raises:
         NoInputError: there is no such file or folder.
@@ -171,10 +174,15 @@ def roi_of(case: Case, roi: PathLike, cases: int) -> Path:
                 "E_ROI", f"one mask for {cases} cases", path, "give a folder of masks with the cases' names"
             )
         return path
-    for suffix in (*NIFTI_SUFFIXES, *ITK_SUFFIXES):
-        if (candidate := path / f"{case.name}{suffix}").is_file():
-            return candidate
-    raise CaseError("E_ROI", f"the folder has no mask {case.name}.nii.gz", path, "name masks as their cases")
+    of_photo = case.series is None and is_photo(case.path)
+    for suffix in (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *(PHOTO_SUFFIXES if of_photo else ())):
+        for name in dict.fromkeys((f"{case.name}{suffix}", f"{case.name}{suffix.upper()}")):
+            if (candidate := path / name).is_file():
+                return candidate
+    if of_photo and (candidate := path / case.name).is_file():  # a name that keeps its suffix
+        return candidate
+    wanted = f"{case.name}.png" if of_photo else f"{case.name}.nii.gz"
+    raise CaseError("E_ROI", f"the folder has no mask {wanted}", path, "name masks as their cases")
 
 
 def datalist(

@@ -46,6 +46,9 @@ _UNITS = {1: "metres", 3: "micrometres"}
 """NIfTI's codes of spatial units; 2 is millimetres, and so is a header taken that says nothing."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_HEADER_SIZES = {348, 540}
+_FOREIGN_BYTES = 512
+_MAX_EXTENSION_CODE = 1000
 _CHUNK = 1 << 20
 _nibabel_logger = logging.getLogger("nibabel.global")
 
@@ -75,6 +78,31 @@ def other_half(path: Path) -> Path | None:
         if (candidate := path.with_name(f"{stem}{name}{zipped}")).is_file():
             return candidate
     return None
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether this is a ``.hdr`` of another format, ENVI or Radiance say, or the ``.img`` beside one.
+
+    Half a pair is none, as long as its header is that of a volume: an ``.img`` alone may be a volume that lost it.
+    """
+    header = header_file(path)
+    if not _suffix(header).startswith(".hdr"):
+        return False
+    try:
+        with open(header, "rb") as raw:
+            block = raw.read(_FOREIGN_BYTES)
+        if block[:2] == _GZIP_MAGIC:
+            block = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(block, 4)
+    except OSError:
+        return False
+    except zlib.error:
+        return True
+    return not _HEADER_SIZES & _sizes(block)
+
+
+def _sizes(block: bytes) -> set[int]:
+    """What the first four bytes of a header say of its size, in both orders."""
+    return {int.from_bytes(block[:4], order) for order in ("little", "big")}
 
 
 def read_nifti(path: PathLike, volume: int | None = None, keep_nan: bool = False) -> Volume:
@@ -138,6 +166,8 @@ def _voxel_file(path: Path) -> Path:
     """The file that holds the voxels: the path itself, or the ``.img`` of a pair of which both halves are there."""
     if not (suffix := _suffix(path)):
         return path
+    if is_foreign(path):
+        raise CaseError("E_NIFTI", "the .hdr is that of another format", path, "convert it to NIfTI")
     other = other_half(path)
     if other is None:
         missing = (
@@ -188,7 +218,7 @@ def _parse(stream: Any, path: Path) -> tuple[Any, list[str]]:
             stream.seek(0)
             return nib.MGHImage.from_file_map({"image": voxels, "header": voxels}), []
     block = _header_block(stream, path)
-    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    sizes = _sizes(block)
     if _suffix(path) and 348 in sizes and block[344:347] not in (b"ni1", b"n+1"):
         raise CaseError("E_NIFTI", "an ANALYZE pair does not say where left and right are", path, "convert it to NIfTI")
     # A pair, also where both are one file: its header is handed over alone, without extensions, which nobody reads.
@@ -226,7 +256,20 @@ def _data_offset(header: Any, stream: Any, path: Path) -> tuple[int, list[str]]:
     first = header.pair_vox_offset if _suffix(path) else header.single_vox_offset
     if given >= first:
         return int(given), []
+    if not _suffix(path) and _has_extensions(stream, first, header.endianness):
+        what = f"the header says that the voxels begin at byte {given:.0f}, inside of it, and texts stand before them"
+        raise CaseError("E_NIFTI", what, path, "repair vox_offset in the header")
     return first, [f"the header says that the voxels begin at byte {given:.0f}, inside of it; byte {first} was taken"]
+
+
+def _has_extensions(stream: Any, first: int, order: str) -> bool:
+    """Whether an extension stands in a single file where its voxels could begin: a flag, its size and its code."""
+    stream.seek(first - 4)
+    block = stream.read(12)
+    if len(block) < 12 or not block[0]:
+        return False
+    size, code = struct.unpack(f"{order}2i", block[4:])
+    return size > 0 and size % 16 == 0 and 0 <= code <= _MAX_EXTENSION_CODE
 
 
 @contextlib.contextmanager

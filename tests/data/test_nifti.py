@@ -251,6 +251,21 @@ def test_voxels_behind_an_extension(tmp_path: Path, data: np.ndarray) -> None:
     np.testing.assert_array_equal(read_nifti(tmp_path / "case.nii").data[0], data)
 
 
+def test_texts_before_voxels_whose_place_is_not_known(tmp_path: Path) -> None:
+    data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = nib.Nifti1Image(data, AFFINE)
+    nib.save(image, tmp_path / "plain.nii")
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, b"a note"))
+    nib.save(image, tmp_path / "noted.nii")
+    np.testing.assert_array_equal(read_nifti(tmp_path / "noted.nii").data[0], data)
+    for name in ("plain", "noted"):
+        raw = bytearray((tmp_path / f"{name}.nii").read_bytes())
+        raw[108:112] = bytes(4)
+        (tmp_path / f"{name}0.nii").write_bytes(raw)
+    np.testing.assert_array_equal(read_nifti(tmp_path / "plain0.nii").data[0], data)
+    assert "texts stand before them" in _refused(tmp_path / "noted0.nii", "E_NIFTI")
+
+
 # --- what is odd and said
 
 
