@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from anomalyclip_monai.exceptions import NoInputError, OutputError
@@ -96,6 +100,35 @@ def whole_set(folder: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put SIGINT and SIGTERM off to the end of the block, as for moves of files that belong together.
+
+    A second one is not put off. Only the main thread of Python takes signals; in others nothing has to be done.
+    """
+    waiting: list[int] = []
+    before: dict[int, Any] = {}
+
+    def put_off(number: int, frame: FrameType | None) -> None:
+        if waiting and callable(before[number]):
+            before[number](number, frame)
+        waiting.append(number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if handler is not None and handler is not signal.SIG_IGN:
+                before[number] = handler
+                signal.signal(number, put_off)
+    try:
+        yield
+    finally:
+        for put_back, handler in before.items():
+            signal.signal(put_back, handler)
+        for waited in dict.fromkeys(waiting):
+            signal.raise_signal(waited)
+
+
 def given_path(path: PathLike) -> Path:
     """A path as a user gave it; ``~`` is the home folder unless something there has that name, or there is no home.
 
@@ -117,7 +150,9 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     """What the operating system refused, as an error of ours."""
     in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
     reason = "a file is where a folder should be" if in_the_way else error.strerror or type(error).__name__
-    return OutputError("E_WRITE", f"cannot write: {reason}", path, "choose a folder you can write to")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    todo = "make room, or choose another folder" if full else "choose a folder you can write to"
+    return OutputError("E_WRITE", f"cannot write: {reason}", path, todo)
 
 
 def _umask() -> int:

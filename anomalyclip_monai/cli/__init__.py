@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -61,15 +62,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    # What libraries log may hold values of headers; only this package's own warnings reach the terminal.
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
+    # What libraries log, or warn of, may hold values of headers; only this package's own warnings reach the terminal.
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     ours, once = logging.getLogger("anomalyclip_monai"), _Once()
     before = ours.level
     ours.setLevel(logging.ERROR if getattr(arguments, "quiet", False) else logging.WARNING)
-    for handler in logging.root.handlers:
+    formatters = {handler: handler.formatter for handler in logging.root.handlers}
+    for handler in formatters:
         handler.addFilter(once)
+        handler.setFormatter(_OneLine())
     try:
-        code: int = arguments.run(arguments)
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            code: int = arguments.run(arguments)
         return code
     except (UsageError, NoInputError, WeightsError) as error:
         return fail(error, EXIT_NOT_STARTED)
@@ -80,19 +86,30 @@ def _run(argv: Sequence[str] | None) -> int:
         return fail(UsageError("E_OPTION", what, None, "check the files that were given"), EXIT_NOT_STARTED)
     finally:
         ours.setLevel(before)
-        for handler in logging.root.handlers:
+        for handler, formatter in formatters.items():
             handler.removeFilter(once)
+            handler.setFormatter(formatter)
+
+
+class _OneLine(logging.Formatter):
+    """Shows a message on one line, whatever the names in it hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone."""
+        return printable(record.getMessage())
 
 
 class _Once(logging.Filter):
-    """Lets a warning through once in a run, be it that several parts of a command look at the same folder."""
+    """Lets a warning of ours through once in a run, be it that several parts of a command look at the same folder."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it was not said yet."""
+        """Whether it is an error, or ours and not said yet."""
+        if record.levelno < logging.ERROR and not record.name.startswith("anomalyclip_monai"):
+            return False  # some libraries set levels of their own
         message = record.getMessage()
         new = record.levelno != logging.WARNING or message not in self._said
         self._said.add(message)

@@ -123,10 +123,10 @@ def progress(
 
 
 def say(text: str, to: Any = None) -> None:
-    """Print a line, above the progress bars."""
+    """Print a line, above the progress bars; what it holds of names is shown on that line, whatever they hold."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=to or sys.stdout)
+    tqdm.write(printable(text), file=to or sys.stdout)
 
 
 def fail(error: AnomalyCLIPError, code: int) -> int:

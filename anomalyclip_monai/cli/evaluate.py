@@ -87,7 +87,8 @@ def _all(arguments: argparse.Namespace, model: ModelOptions) -> int:
         code = max(code, done)
     if reports:
         page = write_all_sets(reports, path_of(arguments.output, "the output"))[-1]
-        say(all_sets_table(reports))
+        for line in all_sets_table(reports).splitlines():
+            say(line)
         say(f"-> {printable(page)}")
     return code
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalyclip_monai import __version__
+from anomalyclip_monai import __version__, resources
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
@@ -96,18 +96,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _settings(pipeline: Pipeline, *, dicom: bool) -> dict[str, Any]:
-    """All that decides on the results of a case beside its input, for ``--continue``; of a file counts its content."""
-    from anomalyclip_monai.data.content import sha256_of
+    """All that decides on the results of a case beside its input, for ``--continue``.
 
-    speed = {known.name for known in CaseOptions.known() if known.changes == "speed"}
-    options = {name: value for name, value in pipeline.options.given().items() if name not in speed}
+    Of a file counts its content, and of an option its value, whether it was given or is the bundle's own.
+    """
+    from anomalyclip_monai.data.content import sha256_of
+    from anomalyclip_monai.definition import read_definition
+    from anomalyclip_monai.transforms.calibration import plain_conditions
+    from anomalyclip_monai.weights.choice import INFERENCE
+
+    definition = pipeline.choice.root / "configs" / INFERENCE
+    values = {**read_definition(definition), **pipeline.options.given()}
+    values |= resources.preset_values(str(values.get("preset")))
+    options = {known.name: values.get(known.name) for known in CaseOptions.known() if known.changes != "speed"}
     if Path(str(options.get("threshold", ""))).is_file():
         options["threshold"] = sha256_of([Path(str(options["threshold"]))])
     return {
         "version": __version__,
-        "conditions": pipeline.conditions,
+        "definition": sha256_of([definition]),
+        "conditions": plain_conditions(pipeline.conditions),
         "network": {**pipeline.choice.values, **pipeline.choice.components},
-        **options,
+        **plain_conditions(options),
         "dicom": dicom,
     }
 

@@ -30,11 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import cannot_write, read_json
+from anomalyclip_monai.files import cannot_write, read_json, undisturbed
 from anomalyclip_monai.folders.locks import lock_file
 from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, of_others, own_files
 
 _STAGING = re.compile(r"\.anomalyclip-[0-9a-f]{16}")
+_TRIES = 50
+"""To make a folder whose parent others remove; waits a hundredth of a second in between."""
 
 BUSY = "E_BUSY"
 """Code of the error of a case that another process holds."""
@@ -86,8 +88,9 @@ class CaseFolder:
             old = sorted(own_files(self.folder), key=lambda name: name == MARKER)
             journal = {"folder": self.folder.name, "old": old, "new": [MARKER, *names]}
             (self._staging / "journal.tmp").write_text(json.dumps(journal), encoding="utf-8")
-            (self._staging / "journal.tmp").replace(self._staging / "journal.json")
-            _finish(self._staging)
+            with undisturbed():
+                (self._staging / "journal.tmp").replace(self._staging / "journal.json")
+                _finish(self._staging)
 
 
 @contextlib.contextmanager
@@ -103,26 +106,31 @@ def hold(folder: Path, *, wait: float = 0.0) -> Iterator[CaseFolder]:
     """
     made: list[Path] = []
     staging = staging_of(folder)
+    lock, until = None, time.monotonic() + wait
     try:
         with _errors_of(folder, staging):
             _check_place(folder)
-            lock = _take(staging, made, time.monotonic() + wait)
-        if lock is None:
-            raise OutputError(BUSY, "another run is at this case", folder, "wait until it has ended")
-        try:
-            with _errors_of(folder, staging):
-                _tidy(staging)
-            yield CaseFolder(folder, staging)
-        finally:
-            with contextlib.suppress(OSError):
-                if not (staging / "journal.json").exists():  # else the next run finishes the moves
-                    _tidy(staging)
-                    _remove(staging)
-            os.close(lock)
+            while True:
+                with undisturbed():
+                    lock = _take(staging, made)
+                if lock is not None or time.monotonic() >= until:
+                    break
+                time.sleep(0.05)
+            if lock is None:
+                raise OutputError(BUSY, "another run is at this case", folder, "wait until it has ended")
+            _tidy(staging)
+        yield CaseFolder(folder, staging)
     finally:
-        for parent in reversed(made):
-            with contextlib.suppress(OSError):
-                parent.rmdir()  # unless something came into it
+        with undisturbed():
+            if lock is not None:
+                with contextlib.suppress(OSError):
+                    if not (staging / "journal.json").exists():  # else the next run finishes the moves
+                        _tidy(staging)
+                        _remove(staging)
+                os.close(lock)
+            for parent in reversed(made):
+                with contextlib.suppress(OSError):
+                    parent.rmdir()  # unless something came into it
 
 
 def recover(out: Path) -> None:
@@ -150,24 +158,43 @@ def _check_place(folder: Path) -> None:
         raise FileExistsError
 
 
-def _take(staging: Path, made: list[Path], until: float) -> int | None:
-    """Make the staging folder and lock it; folders above it that had to be made go to ``made``."""
-    while True:
-        for parent in reversed([parent for parent in staging.parents if not parent.exists()]):
-            with contextlib.suppress(FileExistsError):
-                parent.mkdir()
-                made.append(parent)
-        with contextlib.suppress(FileNotFoundError):  # who had it has just removed it, and perhaps the folder above
-            with contextlib.suppress(FileExistsError):
-                staging.mkdir()
-            if not _is_ours(staging):
-                raise OutputError("E_WRITE", "this name is needed for the files in the making", staging, "move it away")
-            if (lock := lock_file(staging / MARKER)) is not None:
-                os.write(lock, json.dumps({"anomalyclip": FORM, "kind": "staging"}).encode())
-                return lock
-            if time.monotonic() >= until:
-                return None
-            time.sleep(0.05)
+def _take(staging: Path, made: list[Path]) -> int | None:
+    """Make the staging folder and lock it, None where another process has it; folders made above it go to ``made``."""
+    for tries in range(_TRIES, 0, -1):
+        try:
+            for parent in reversed([parent for parent in staging.parents if not parent.exists()]):
+                try:
+                    parent.mkdir()
+                    made.append(parent)
+                except FileExistsError:
+                    if not parent.is_dir():  # a link that leads nowhere
+                        raise
+            return _lock(staging)
+        except FileNotFoundError:  # who had it has just removed it, and perhaps the folder above
+            if tries == 1:  # or this is no place where folders can be made, as in /proc
+                raise
+            time.sleep(0.01)
+    return None
+
+
+def _lock(staging: Path) -> int | None:
+    """Lock a staging folder, made if it is not there."""
+    with contextlib.suppress(FileExistsError):
+        staging.mkdir()
+    if not _is_ours(staging):
+        raise OutputError("E_WRITE", "this name is needed for the files in the making", staging, "move it away")
+    lock = None
+    try:
+        if (lock := lock_file(staging / MARKER)) is not None:
+            os.write(lock, json.dumps({"anomalyclip": FORM, "kind": "staging"}).encode())
+        return lock
+    except OSError:  # there is no room for the marker
+        with contextlib.suppress(OSError):
+            if lock is not None:
+                os.close(lock)
+                (staging / MARKER).unlink()
+            staging.rmdir()
+        raise
 
 
 def _recover_one(staging: Path) -> None:
