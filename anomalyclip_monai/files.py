@@ -115,11 +115,11 @@ def undisturbed() -> Iterator[None]:
         waiting.append(number)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
+        for known in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(known)
             if handler is not None and handler is not signal.SIG_IGN:
-                before[number] = handler
-                signal.signal(number, put_off)
+                before[known] = handler
+                signal.signal(known, put_off)
     try:
         yield
     finally:
@@ -144,6 +144,18 @@ def given_path(path: PathLike) -> Path:
 def absolute(path: PathLike) -> Path:
     """:func:`given_path`, absolute and without ``..``, whatever folder the process is in later on."""
     return Path(os.path.abspath(given_path(path)))
+
+
+def read_text(path: Path) -> str:
+    """Content of a small file that a user named, in UTF-8.
+
+    Raises:
+        OSError: it cannot be read, or is no file: to open a pipe is to wait for its writer.
+        ValueError: it is no UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "this is no file", str(path))
+    return path.read_text(encoding="utf-8")
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

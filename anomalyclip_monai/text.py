@@ -28,6 +28,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def name_bytes(text: str) -> bytes:
+    """A name, with what is no UTF-8 in it, for a hash; of others ``text.encode()``."""
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _is_hidden(character: str) -> bool:
     return unicodedata.category(character) in _INVISIBLE
 

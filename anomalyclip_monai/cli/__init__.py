@@ -18,7 +18,14 @@ from typing import NoReturn
 from anomalyclip_monai import __version__
 from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, signals, train, weights
 from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_NOT_STARTED, fail
-from anomalyclip_monai.exceptions import AnomalyCLIPError, NoInputError, UsageError, WeightsError
+from anomalyclip_monai.exceptions import (
+    AnomalyCLIPError,
+    NoInputError,
+    UsageError,
+    WeightsError,
+    innermost,
+    known_cause,
+)
 from anomalyclip_monai.text import printable
 
 COMMANDS = (localize, calibrate, evaluate, train, demo, info, weights)
@@ -49,9 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = caught.code
         except BaseException as error:
             # An interrupt in the middle of an import can come out as any other error.
-            if caught.signal is None and not isinstance(error, KeyboardInterrupt):
+            if caught.signal is not None or isinstance(error, KeyboardInterrupt):
+                code = caught.code
+            elif isinstance(error, Exception):
+                code = _fail_unforeseen(error)
+            else:
                 raise
-            code = caught.code
         if caught.signal is not None:
             code = caught.code
             with contextlib.suppress(OSError):
@@ -121,6 +131,15 @@ def _fail_by_system(error: OSError) -> int:
     what = error.strerror or str(error)
     with contextlib.suppress(OSError):
         return fail(AnomalyCLIPError("E_SYSTEM", what, error.filename, "see what the system says"), EXIT_CASE_FAILED)
+    return EXIT_CASE_FAILED
+
+
+def _fail_unforeseen(error: Exception) -> int:
+    """One line for a mistake of ours; its traceback goes to the log of the level DEBUG."""
+    logging.getLogger(__name__).debug("unexpected error", exc_info=error)
+    unknown = AnomalyCLIPError("E_INTERNAL", f"unexpected {innermost(error)}", None, "please report this line")
+    with contextlib.suppress(OSError):
+        return fail(known_cause(error) or unknown, EXIT_CASE_FAILED)
     return EXIT_CASE_FAILED
 
 

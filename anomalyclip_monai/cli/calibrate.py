@@ -52,6 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     from anomalyclip_monai.api import Pipeline, fit_threshold
     from anomalyclip_monai.engines.calibration import Wanted
     from anomalyclip_monai.files import write_text
+    from anomalyclip_monai.folders.marker import has_schema, keep_others
+
+    keep_others(output.parent, [output.name], ours=has_schema(output, "anomalyclip-calibration"))
 
     if (share := arguments.false_alarm_share) is not None:
         wanted = Wanted(share, "share", arguments.quantile)

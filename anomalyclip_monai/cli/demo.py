@@ -38,11 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
     from anomalyclip_monai.api import Pipeline, ResultIterator
     from anomalyclip_monai.data.cases import datalist
     from anomalyclip_monai.data.phantom import head_phantom
+    from anomalyclip_monai.folders.work_folder import owned_folder
     from anomalyclip_monai.outputs.dicom_series import write_mr_series
     from anomalyclip_monai.outputs.nifti import write_nifti
 
     model, output = model_options(arguments), path_of(arguments.output, "the output")
-    made = output / "input"
+    made = owned_folder(output / "input")
     lesion, healthy = head_phantom(lesion=True), head_phantom(lesion=False)
     write_nifti(made / "lesion.nii.gz", lesion.data, lesion.affine)
     write_nifti(made / "healthy.nii.gz", healthy.data, healthy.affine)

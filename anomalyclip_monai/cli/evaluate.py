@@ -71,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _all(arguments: argparse.Namespace, model: ModelOptions) -> int:
     """Every set below a folder that has no finished report yet, then the table over all of them."""
     from anomalyclip_monai.data.benchmarks import find_all
-    from anomalyclip_monai.outputs.report import all_sets_table, write_all_sets
+    from anomalyclip_monai.outputs.report import all_sets_table, check_all_sets_folder, write_all_sets
 
     code, reports = EXIT_DONE, []
     found = find_all(path_of(arguments.all, "the folder of all sets"))
+    check_all_sets_folder(path_of(arguments.output, "the output"))
     if not arguments.quiet:
         say(f"found: {', '.join(f'{dataset} in {printable(folder)}' for dataset, folder in found.items())}")
     for dataset, folder in found.items():

@@ -32,7 +32,7 @@ from typing import Any
 from anomalyclip_monai.exceptions import OutputError
 from anomalyclip_monai.files import cannot_write, read_json, undisturbed
 from anomalyclip_monai.folders.locks import lock_file
-from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, of_others, own_files
+from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, keep_others, own_files
 
 _STAGING = re.compile(r"\.anomalyclip-[0-9a-f]{16}")
 _TRIES = 50
@@ -62,9 +62,7 @@ class CaseFolder:
             OutputError: one does (``E_WRITE``).
         """
         own = own_files(self.folder)
-        for name in sorted({*names, MARKER} - own):
-            if os.path.lexists(self.folder / name):
-                raise OutputError(*of_others(self.folder / name))
+        keep_others(self.folder, sorted({*names, MARKER} - own), ours=False)
 
     @contextlib.contextmanager
     def replace(self, **note: Any) -> Iterator[Path]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from anomalyclip_monai.exceptions import OutputError
 from anomalyclip_monai.files import read_json
 
 MARKER = ".anomalyclip.json"
@@ -44,6 +46,22 @@ def of_others(path: Path) -> tuple[str, str, Path, str]:
     """What is said of a file that is not ours and stands where one of ours should: the arguments of an error."""
     what = "a file is there that was not written by this program, it is left as it is"
     return "E_WRITE", what, path, "move it away, or choose another folder"
+
+
+def has_schema(path: Path, schema: str) -> bool:
+    """Whether a JSON file says that it is one of ours, of whatever version: ``"schema": "anomalyclip-report/1"``."""
+    return str((read_json(path) or {}).get("schema", "")).startswith(f"{schema}/")
+
+
+def keep_others(folder: Path, names: Iterable[str], *, ours: bool) -> None:
+    """Refuse to write files of these names where some are that are not ours.
+
+    Raises:
+        OutputError: one is there, and ``ours`` is not said of them (``E_WRITE``).
+    """
+    for name in () if ours else names:
+        if os.path.lexists(folder / name):
+            raise OutputError(*of_others(folder / name))
 
 
 def is_plain_name(name: Any) -> TypeGuard[str]:

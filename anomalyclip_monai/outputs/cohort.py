@@ -274,7 +274,7 @@ def check_places(out: Path, records: Sequence[Record]) -> None:
         try:
             check_folders(out / case.name, dicom, files)
         except OutputError as error:
-            raise UsageError(error.code, error.what, error.path, error.todo) from error
+            raise _refused(error) from error
 
 
 def _check_room(room: Path) -> None:
@@ -287,8 +287,12 @@ def _check_room(room: Path) -> None:
     if os.path.islink(room) or (os.path.exists(room) and not os.path.isdir(room)):
         foreign = [room]
     if foreign:
-        what = "a file is there that was not written by this program, it is left as it is"
-        raise UsageError("E_WRITE", what, foreign[0], "move it away, or choose another folder")
+        raise UsageError(*of_others(foreign[0]))
+
+
+def _refused(error: OutputError) -> UsageError:
+    """What would be wrong with each case, before any of them starts."""
+    return UsageError(error.code, error.what, error.path, error.todo)
 
 
 def _is_of_a_run(path: Path) -> bool:

@@ -527,6 +527,17 @@ def test_table_of_cases(report: dict[str, Any]) -> None:
     assert "<details open>" in page
 
 
+@pytest.mark.parametrize("name", ["index.html", "table.md"])
+def test_a_table_over_all_sets_leaves_files_of_others(report, tmp_path, name):
+    (tmp_path / name).write_text("of others")
+    with pytest.raises(OutputError, match=r"^E_WRITE: a file is there that was not written by this program"):
+        write_all_sets([read(report)], tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "of others")]
+    (tmp_path / name).unlink()
+    write_all_sets([read(report)], tmp_path)
+    write_all_sets([read(report)], tmp_path)  # ours are replaced
+
+
 def test_names_cannot_become_html(report: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
 
@@ -551,11 +562,11 @@ def test_names_cannot_become_html(report: dict[str, Any], tmp_path: Path) -> Non
     good, bad = (tmp_path / name for name in ("good", "bad"))
     write_report(read(report), good, _view)
     write_report(read(evil), bad, lambda name: _view(note=EVIL))
-    write_all_sets([read(report)], good)
-    write_all_sets([read(evil)], bad)
-    for name in ("report.html", "index.html"):
+    write_all_sets([read(report)], good / "all")
+    write_all_sets([read(evil)], bad / "all")
+    for name in ("report.html", "all/index.html"):
         assert structure((bad / name).read_text()) == structure((good / name).read_text())
-    text = (bad / "table.md").read_text() + report_markdown(read(evil))
+    text = (bad / "all" / "table.md").read_text() + report_markdown(read(evil))
     assert "<script" not in text
     assert "](javascript" not in text
     columns = [

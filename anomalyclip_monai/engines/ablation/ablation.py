@@ -16,7 +16,7 @@ import torch
 from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples
 from anomalyclip_monai.engines.ablation.content import AblationReport, MeasuredRow, NotBuilt, RowReport
 from anomalyclip_monai.engines.ablation.rows import GROUPS, Nouns, Row, base_row, changed_rows
-from anomalyclip_monai.engines.ablation.table import write_ablation
+from anomalyclip_monai.engines.ablation.table import check_ablation_folder, write_ablation
 from anomalyclip_monai.engines.evaluation import bundle_evaluator
 from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
 from anomalyclip_monai.engines.evaluation.summary import differences
@@ -112,6 +112,7 @@ class Ablation:
         Raises:
             AnomalyCLIPError: the base cannot be learned or measured, or nothing can be written.
         """
+        check_ablation_folder(self.folder)
         found: dict[str, RowReport] = {}
 
         def keep(entry: RowReport) -> None:

@@ -24,8 +24,11 @@ from anomalyclip_monai.engines.evaluation.volumes import VolumeMetric
 from anomalyclip_monai.engines.evaluation.work import WorkFolder, stamp_of
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.files import given_path
+from anomalyclip_monai.folders.marker import has_schema, keep_others
+from anomalyclip_monai.folders.work_folder import is_owned
 from anomalyclip_monai.networks.hand_written import BASELINES
 from anomalyclip_monai.outputs.report.content import Report, read_report
+from anomalyclip_monai.text import name_bytes
 from anomalyclip_monai.types import PathLike, Record
 from anomalyclip_monai.weights.bundle import prompts_fingerprint
 
@@ -141,6 +144,15 @@ class Evaluation:
         """Where heatmaps are kept while the run goes on."""
         return WorkFolder(self.folder / "work", self._key())
 
+    def check_rows(self) -> None:
+        """Refuse a folder in which a file of others has the name of the resampled values.
+
+        Raises:
+            OutputError: it is there, with neither a report nor the work of a run that was stopped (``E_WRITE``).
+        """
+        ours = has_schema(self.folder / "report.json", "anomalyclip-report") or is_owned(self.work().folder)
+        keep_others(self.folder, [ROWS_FILE], ours=ours)
+
     def asked(self) -> str:
         """Hash of what the report depends on: what is asked, of which model, and the files as they are now."""
         files = [[stamp_of(path) for path in (sample.image, *sample.masks)] for sample in self.samples]
@@ -206,6 +218,8 @@ class Against:
         self.report = read_report(path)
         resampled = self.report.bootstrap
         try:
+            if not path.with_name(ROWS_FILE).is_file():  # to open a pipe is to wait for its writer
+                raise FileNotFoundError
             with np.load(path.with_name(ROWS_FILE)) as kept:
                 self._rows = {name: kept[name] for name in kept.files}
             shape = (resampled.repeats,)
@@ -230,7 +244,7 @@ class Against:
 def samples_sha256(samples: Sequence[Sample]) -> str:
     """Hash of the list: name, label, class and group of every sample, a line each."""
     lines = (f"{sample.name}\t{sample.label}\t{sample.category}\t{sample.group}\n" for sample in samples)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(name_bytes("".join(lines))).hexdigest()
 
 
 def _spread(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -10,7 +10,7 @@ from ignite.metrics import Metric
 from numpy.typing import NDArray
 
 from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, Scored
-from anomalyclip_monai.metrics.undefined import Value, is_defined
+from anomalyclip_monai.metrics.undefined import Undefined, Value, is_defined
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.transforms.findings import Findings
@@ -33,6 +33,10 @@ class ClassMeasures:
     values: Mapping[str, Value]
     resampled: Resampled
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+    def value(self, name: str) -> Value:
+        """A measure of this class or another of the set: one without masks has no measures of pixels."""
+        return self.values.get(name, Undefined("no lesion masks in the class"))
 
 
 class SetMetric(Metric):
@@ -81,7 +85,7 @@ class SetMetric(Metric):
         self._finish()
         names = dict.fromkeys(name for found in self.classes.values() for name in found.values)
         return {
-            f"{self.prefix}{name}": mean_over_classes([found.values[name] for found in self.classes.values()])
+            f"{self.prefix}{name}": mean_over_classes([found.value(name) for found in self.classes.values()])
             for name in names
         }
 

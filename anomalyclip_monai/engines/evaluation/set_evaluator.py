@@ -133,6 +133,7 @@ class SetEvaluator(CaseEvaluator):
         self.without_truth.clear()
         if idist.get_rank() == 0:
             check_report_folder(self.evaluation.folder)
+            self.evaluation.check_rows()
             self._work.start()
         idist.barrier()
         if idist.get_world_size() > 1:

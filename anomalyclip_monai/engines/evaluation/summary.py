@@ -61,7 +61,7 @@ def summarise(seeds: Sequence[Mapping[str, ClassMeasures]], draws: Draws) -> Sum
     by_category = {
         category: {
             name: _summarised(
-                [classes[category].values[name] for classes in seeds],
+                [classes[category].value(name) for classes in seeds],
                 _mean([row[category].get(name) for row in rows]),
             )
             for name in names
@@ -72,7 +72,7 @@ def summarise(seeds: Sequence[Mapping[str, ClassMeasures]], draws: Draws) -> Sum
         name: _mean([_mean([row[category].get(name) for category in categories]) for row in rows]) for name in names
     }
     values = {
-        name: [mean_over_classes([found.values[name] for found in classes.values()]) for classes in seeds]
+        name: [mean_over_classes([found.value(name) for found in classes.values()]) for classes in seeds]
         for name in names
     }
     kept = {name: found for name, found in pooled.items() if found is not None}

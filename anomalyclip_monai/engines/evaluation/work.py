@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from anomalyclip_monai.data.benchmarks import Sample
 from anomalyclip_monai.files import whole_file, write_text
 from anomalyclip_monai.folders.work_folder import owned_folder, owned_place, remove_owned
+from anomalyclip_monai.text import name_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class WorkFolder:
 
     def path(self, sample: Sample, run: str) -> Path:
         """The file of a sample."""
-        return self.folder / f"{hashlib.sha256(f'{run}|{sample.name}'.encode()).hexdigest()[:24]}.npz"
+        return self.folder / f"{hashlib.sha256(name_bytes(f'{run}|{sample.name}')).hexdigest()[:24]}.npz"
 
 
 def stamp_of(image: Path) -> list[int]:

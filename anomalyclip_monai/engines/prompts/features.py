@@ -19,6 +19,7 @@ from anomalyclip_monai.engines.prompts.prediction import encode_frozen
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.files import read_json, write_json
 from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.text import name_bytes
 from anomalyclip_monai.types import PathLike
 
 logger = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ def image_side_sha256(network: AnomalyCLIP) -> str:
     digest = hashlib.sha256(repr(settings).encode())
     tower: Any = network.clip.visual
     for name, value in tower.state_dict().items():
-        digest.update(name.encode())
+        digest.update(name_bytes(name))
         digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

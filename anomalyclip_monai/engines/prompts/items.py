@@ -24,6 +24,7 @@ from anomalyclip_monai.data.geometry import SliceView, resolve_slice_axis
 from anomalyclip_monai.exceptions import UsageError, unwrapped
 from anomalyclip_monai.files import read_json, write_json
 from anomalyclip_monai.losses.prompt_loss import LossTerms
+from anomalyclip_monai.text import name_bytes
 from anomalyclip_monai.transforms.preset import ApplyPreset, ApplyPresetd
 from anomalyclip_monai.types import PathLike, Record
 
@@ -197,7 +198,7 @@ def extract_slices(samples: Sequence[Sample], preprocessing: Preprocessing, fold
         images, masks = view.slices(image), view.slices(mask)
         lesion = masks.flatten(1).any(dim=1)
         shown = images.flatten(1).amax(dim=1) > key["empty_below"]
-        random = np.random.default_rng((key["seed"], zlib.crc32(sample.name.encode())))
+        random = np.random.default_rng((key["seed"], zlib.crc32(name_bytes(sample.name))))
         for wanted in (lesion, shown & ~lesion):
             candidates = torch.nonzero(wanted).flatten().numpy()
             chosen = random.permutation(candidates)[: max(1, key["slices"] // 2)]
@@ -258,7 +259,7 @@ def _say_once(note: str, name: str) -> None:
 
 def _hash_of(dataset: str, sample: Sample) -> str:
     """Over the names and contents of the files of a sample; no path outside the set goes in."""
-    digest = hashlib.sha256(f"{dataset}/{sample.name}/{sample.label}".encode())
+    digest = hashlib.sha256(name_bytes(f"{dataset}/{sample.name}/{sample.label}"))
     for path in _files((sample.image, *sample.masks)):
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

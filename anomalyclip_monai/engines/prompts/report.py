@@ -15,6 +15,7 @@ from anomalyclip_monai import resources
 from anomalyclip_monai.engines.prompts.items import TrainingData
 from anomalyclip_monai.engines.prompts.trainer import LOSSES, PromptTrainer
 from anomalyclip_monai.files import whole_file, write_json
+from anomalyclip_monai.folders.marker import has_schema, keep_others
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.bundle import fingerprint
 
@@ -69,6 +70,16 @@ class TrainingReport:
             "processes": idist.get_world_size(),
             "versions": {name: resources.installed_version(name) for name in names},
         }
+
+
+def check_training_folder(folder: Path) -> None:
+    """Refuse a folder in which files of others have the names of a training's.
+
+    Raises:
+        OutputError: one is there, and neither a report of ours nor a training that is not finished (``E_WRITE``).
+    """
+    ours = has_schema(folder / "training.json", "anomalyclip-training") or (folder / "checkpoint.pt").is_file()
+    keep_others(folder, ("model.pt", "training.json"), ours=ours)
 
 
 def summarise(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from anomalyclip_monai.files import write_text
+from anomalyclip_monai.folders.marker import keep_others
 from anomalyclip_monai.outputs.report.content import MethodReport, Report
 from anomalyclip_monai.outputs.report.numbers import Footnotes, from_published, measured, number
-from anomalyclip_monai.outputs.report.page import whole_page
+from anomalyclip_monai.outputs.report.page import is_page, whole_page
 from anomalyclip_monai.outputs.report.tables import (
     Table,
     counts,
@@ -37,12 +38,20 @@ def write_all_sets(reports: Sequence[Report], folder: Path) -> list[Path]:
     """Write ``table.md`` and ``index.html``, which links to ``<dataset>/report.html``.
 
     Raises:
-        OutputError: a file cannot be written (``E_WRITE``).
+        OutputError: a file cannot be written, or one of others is in its place (``E_WRITE``).
     """
-    return [
-        write_text(folder / "table.md", f"# {markdown_text(_title(reports))}\n\n{all_sets_table(reports)}"),
-        write_text(folder / "index.html", _index(reports)),
-    ]
+    check_all_sets_folder(folder)
+    page = write_text(folder / "index.html", _index(reports))  # it tells that the table is ours
+    return [write_text(folder / "table.md", f"# {markdown_text(_title(reports))}\n\n{all_sets_table(reports)}"), page]
+
+
+def check_all_sets_folder(folder: Path) -> None:
+    """Refuse a folder in which files of others have the names of the table over all sets.
+
+    Raises:
+        OutputError: one is there (``E_WRITE``).
+    """
+    keep_others(folder, ("index.html", "table.md"), ours=is_page(folder / "index.html"))
 
 
 def _table(reports: Sequence[Report]) -> Table:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.files import read_text
 from anomalyclip_monai.outputs.report.json_value import JSONValue
 
 SCHEMA = "anomalyclip-report/1"
@@ -466,7 +467,7 @@ def read_report(path: Path) -> Report:
         UsageError: it cannot be read or is no report (``E_REPORT``).
     """
     try:
-        return Report.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Report.from_json(json.loads(read_text(path)))
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error) or type(error).__name__
         raise UsageError("E_REPORT", f"no report: {reason}", path, "give the report.json of an evaluation") from error

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import read_json, whole_file, write_text
-from anomalyclip_monai.folders.marker import of_others
+from anomalyclip_monai.files import whole_file, write_text
+from anomalyclip_monai.folders.marker import has_schema, keep_others
 from anomalyclip_monai.outputs.report.cases import CaseView, draw_sheet, show_cases
 from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.curves import PLOTS, draw_curves
@@ -23,12 +21,9 @@ def check_report_folder(folder: Path) -> None:
     Raises:
         OutputError: one is there, and no ``report.json`` of ours (``E_WRITE``).
     """
-    if str((read_json(folder / "report.json") or {}).get("schema", "")).startswith("anomalyclip-report/"):
-        return
-    names = ("report.json", "table.md", "report.html", "cases.png", *(f"curves_{kind}.png" for kind in PLOTS))
-    for name in names:
-        if os.path.lexists(folder / name):
-            raise OutputError(*of_others(folder / name))
+    pictures = ("cases.png", *(f"curves_{kind}.png" for kind in PLOTS))
+    ours = has_schema(folder / "report.json", "anomalyclip-report")
+    keep_others(folder, ("report.json", "table.md", "report.html", *pictures), ours=ours)
 
 
 def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] | None = None) -> list[Path]:
