@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anomalyclip_monai.engines.evaluation.measured import ClassMeasures, SetMetric
 from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, scored
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
-from anomalyclip_monai.metrics.baselines import lit_field
+from anomalyclip_monai.engines.evaluation.samples import MeasuredPhoto, on_square
 from anomalyclip_monai.metrics.pixels import PixelScores
 from anomalyclip_monai.metrics.pointing import pointing
 from anomalyclip_monai.metrics.pro import exact_pro, paper_pro
@@ -75,15 +75,15 @@ class PhotoMetric(SetMetric):
 
     def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
-        sample, truth, heatmap = record["sample"], record["truth"], found.heatmap[..., 0]
+        sample, size = record["sample"], self.protocol.measured_size
+        heatmap = on_square(found.heatmap[..., 0], size)
         pointed: Value = Undefined("no abnormal pixel")
         overlap: Value = _NO_MASKS
-        if truth is None or not self.has_masks:
+        if record["truth"] is None or not self.has_masks:
             self._sketches.append(_NO_SKETCH)
         else:
-            lesion = truth[..., 0]
-            counted = None if record["counted"] is None else record["counted"][..., 0]
-            lit = lit_field(np.asarray(record["image"][..., 0].cpu()) * 255)
+            photo = MeasuredPhoto.of(record, size)
+            lesion, counted, lit = photo.lesion, photo.counted, photo.lit
             self._pixels.update(heatmap, lesion, counted)
             self._lit.update(heatmap, lesion, lit if counted is None else lit & counted)
             self._sketches.append(sketch(heatmap, lesion, lit, counted))
