@@ -20,7 +20,6 @@ from anomalyclip_monai.metrics.baselines import (
     box_share,
     brightness_map,
     centre_prior_volume,
-    resized,
 )
 from anomalyclip_monai.networks import HandWrittenCLIP
 from anomalyclip_monai.networks.hand_written import BASELINES
@@ -37,7 +36,7 @@ class Scored:
     """What a method says of a record.
 
     Attributes:
-        heatmap: (X, Y, Z).
+        heatmap: (X, Y, Z); of a photo on any grid, which is brought to the one that is measured.
         slice_scores: (S,) along the slice axis.
         score: of the whole image or volume.
     """
@@ -70,10 +69,8 @@ def _centre(record: Record) -> Scored:
 def _body(record: Record) -> Scored:
     """The middle of the body in a photo; its score is the area in pixels, as stored, of the box around the body."""
     field = body_field(_plain(record["image"])[..., 0])
-    _, *sides = record["heatmap"].shape[:3]
-    heatmap = resized(body_centre(field), sides[1], sides[0])[..., np.newaxis]
     area = box_share(field) * float(np.prod(record["stored_shape"][:2]))
-    return Scored(heatmap, np.array([area], np.float32), area)
+    return Scored(body_centre(field)[..., np.newaxis], np.array([area], np.float32), area)
 
 
 def _plain(image: torch.Tensor) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anomalyclip_monai.engines.evaluation.measured import ClassMeasures, SetMetric
 from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, scored
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
-from anomalyclip_monai.engines.evaluation.samples import MeasuredPhoto, on_square
+from anomalyclip_monai.engines.evaluation.samples import MeasuredPhoto, on_grid
 from anomalyclip_monai.metrics.pixels import PixelScores
 from anomalyclip_monai.metrics.pointing import pointing
 from anomalyclip_monai.metrics.pro import exact_pro, paper_pro
@@ -76,7 +76,8 @@ class PhotoMetric(SetMetric):
     def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
         sample, size = record["sample"], self.protocol.measured_size
-        heatmap = on_square(found.heatmap[..., 0], size)
+        shape = record["heatmap"].shape[1:3] if size is None else (size, size)
+        heatmap = on_grid(found.heatmap[..., 0], tuple(shape))
         pointed: Value = Undefined("no abnormal pixel")
         overlap: Value = _NO_MASKS
         if record["truth"] is None or not self.has_masks:

@@ -136,6 +136,6 @@ class MeasuredPhoto:
         return cls(lesion[..., 0], None if counted is None else counted[..., 0], lit)
 
 
-def on_square(plane: NDArray[np.float32], size: int | None) -> NDArray[np.float32]:
-    """(X, Y) map -> the same on a square of ``size``, on its own grid for None."""
-    return plane if size is None or plane.shape == (size, size) else resized(plane, size)
+def on_grid(plane: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """(X, Y) map -> the same on another grid."""
+    return plane if plane.shape == shape else resized(plane, shape[1], shape[0])
