@@ -34,6 +34,7 @@ from anomalyclip_monai.engines.evaluation import (
 from anomalyclip_monai.engines.evaluation import set_evaluator as engine
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
 from anomalyclip_monai.engines.evaluation.report import threshold_text
+from anomalyclip_monai.engines.evaluation.summary import draws_of, summarise
 from anomalyclip_monai.engines.evaluation.volumes import VolumeMetric
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
@@ -768,6 +769,20 @@ def test_healthy_volumes_of_another_class_count_for_every_sensitivity():
     rows = metric.overall.resampled(np.array([[1, 2, 0, 0, 0], [1, 0, 0, 0, 2]], np.float32))
     assert rows["froc_0"].tolist() == [0.5, 1.0]
     assert rows["normal_false_lesions"].tolist() == [1.0, 0.0]
+
+
+def test_one_healthy_volume_gives_no_interval_of_what_is_false_in_it():
+    for categories in (("ill", "well"), ("all", "all")):  # classes of their own, or one
+        metric = VolumeMetric("anomalyclip")
+        boxes = [((0.8, True),), ((0.6, True), (0.9, False)), ((0.4, True), (0.3, False))]
+        ill = [made_record(categories[0], *found) for found in boxes]
+        metric.update([*ill, made_record(categories[1], (0.7, False))])
+        assert metric.compute()["normal_false_lesions"] == 1
+        draws = draws_of(metric.samples, repeats=50, seed=0)
+        measures = summarise([metric.classes], draws, overall=[metric.overall]).measures
+        false = measures["normal_false_lesions"]
+        assert (false.value, false.low, false.high) == (1, None, None)
+        assert measures["dice"].low < measures["dice"].high
 
 
 def test_baselines_of_volumes_have_no_threshold_for_false_lesions():

@@ -25,6 +25,7 @@ from anomalyclip_monai.metrics.weighted import (
     best_f1_rows,
     counts_at_scores,
     mean_rows,
+    without_constant,
 )
 from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
@@ -147,7 +148,8 @@ class PhotoMetric(SetMetric):
             }
             if pooled is not None:
                 rows |= pooled.measures(draws)
-                rows |= {key: mean_rows(column, draws) for key, column in per_image.items()}
+                means = {key: mean_rows(column, draws) for key, column in per_image.items()}
+                rows |= without_constant(means, per_image)
             return rows
 
         curves = pixel_curves(self._pixels) if has_pixels else image_curves(labels, scores)

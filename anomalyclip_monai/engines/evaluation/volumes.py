@@ -17,7 +17,14 @@ from anomalyclip_monai.metrics.froc import FROC, FROCCurve
 from anomalyclip_monai.metrics.ranking import BestF1, auroc
 from anomalyclip_monai.metrics.undefined import Undefined, Value, is_defined
 from anomalyclip_monai.metrics.volumes import measure_volume, slice_labels
-from anomalyclip_monai.metrics.weighted import Rows, auroc_rows, counts_at_scores, mean_rows, median_rows
+from anomalyclip_monai.metrics.weighted import (
+    Rows,
+    auroc_rows,
+    counts_at_scores,
+    mean_rows,
+    median_rows,
+    without_constant,
+)
 from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
 
@@ -132,8 +139,10 @@ class VolumeMetric(SetMetric):
             rows["dice_best_median"] = median_rows(table["dice_best"], draws)
             rows["slice_pointing"] = mean_rows(table["slice_pointing"], draws, table["lesion_slices"])
             rows["volume_auroc"] = auroc_rows(*counts_at_scores(labels, scores, draws))
-            rows |= detections.rows(draws)
-            return rows
+            rows = without_constant(
+                rows, {name: table[name.removesuffix("_median")] for name in rows if name != "volume_auroc"}
+            )
+            return rows | detections.rows(draws)
 
         once = {name: float(rows[0]) for name, rows in resampled(np.ones((1, len(samples)))).items()}
         volume_auroc = auroc(labels, scores, "volume")
@@ -192,7 +201,8 @@ class _Detections:
             curve = FROCCurve(self.thresholds, false, found)
             for name, (rate, _) in FROC_RATES.items():
                 rows[name][index] = curve.sensitivity_at(rate)
-        return rows | {name: mean_rows(column, draws) for name, column in zip(_OF_HEALTHY, self.healthy.T, strict=True)}
+        healthy = dict(zip(_OF_HEALTHY, self.healthy.T, strict=True))
+        return rows | without_constant({name: mean_rows(column, draws) for name, column in healthy.items()}, healthy)
 
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """The curve, where there is a lesion."""
