@@ -464,10 +464,10 @@ class MeasureOptions(OptionSet):
 
     protocol: str | None = option(
         "text",
-        "paper or native",
+        "paper, native or organs",
         "measuring",
         commands=(_EVALUATE,),
-        shown="paper for the paper's sets of photos",
+        shown="that of the set",
     )
     methods: tuple[str, ...] | None = option(
         "texts",

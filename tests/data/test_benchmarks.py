@@ -669,6 +669,7 @@ REAL = {
     "colondb": ("colondb_first60", {1: 60}, 2),
     "mvtec": ("mvtec_subset/screw", {0: 8, 1: 49}, 57),
     "busi": ("busi", {0: 10, 1: 20}, 30),
+    "organs": ("organs", {0: 10, 1: 264}, 232),
     "lgg": ("lgg6", {None: 6}, 6),
     "open_ms": ("open_ms", {None: 1}, 1),
     "normal_volumes": ("healthy", {0: 2}, 2),

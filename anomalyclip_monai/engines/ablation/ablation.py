@@ -18,7 +18,7 @@ from anomalyclip_monai.engines.ablation.content import AblationReport, MeasuredR
 from anomalyclip_monai.engines.ablation.rows import GROUPS, Nouns, Row, base_row, changed_rows
 from anomalyclip_monai.engines.ablation.table import check_ablation_folder, write_ablation
 from anomalyclip_monai.engines.evaluation import bundle_evaluator
-from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
+from anomalyclip_monai.engines.evaluation.methods import MODEL
 from anomalyclip_monai.engines.evaluation.summary import differences
 from anomalyclip_monai.engines.prompts import learn_prompts
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError, unwrapped
@@ -195,7 +195,7 @@ class Ablation:
         prompts = [self.choice.prompts_file()] if row.prompts == "shipped" else self._prompts(row)
         network = {"_target_": REMEMBERING, "folder": str(self._measured), **row.network}
         chosen = replace(self.choice, prompts=prompts[0], values=self._network(network))
-        methods = [row.method] if row.group else [MODEL, *TRIVIAL]
+        methods = [row.method] if row.group else None  # the base: with all trivial baselines of this kind of image
         compared = row.group and self.evaluation.get("bootstrap") != 0
         evaluator = bundle_evaluator(
             chosen,

@@ -52,6 +52,7 @@ class SetMetric(Metric):
     Attributes:
         classes: class -> its measures, after an epoch.
         samples: class -> what is said of each of its samples.
+        overall: measures of all samples together, in the place of means over classes; None where there are none.
     """
 
     required_output_keys = None
@@ -65,6 +66,7 @@ class SetMetric(Metric):
         """Forget all samples."""
         self.classes: dict[str, ClassMeasures] = {}
         self.samples: dict[str, list[MeasuredSample]] = {}
+        self.overall: ClassMeasures | None = None
         self._current: str | None = None
 
     def update(self, output: Sequence[Record]) -> None:
@@ -81,13 +83,13 @@ class SetMetric(Metric):
             self.samples[category].append(self._add(record))
 
     def compute(self) -> dict[str, Value]:
-        """The mean over classes of every measure."""
+        """The mean over classes of every measure, but for those of all samples together."""
         self._finish()
+        self.overall = self._measure_all() if len(self.classes) > 1 else None
         names = dict.fromkeys(name for found in self.classes.values() for name in found.values)
-        return {
-            f"{self.prefix}{name}": mean_over_classes([found.value(name) for found in self.classes.values()])
-            for name in names
-        }
+        values = {name: mean_over_classes([found.value(name) for found in self.classes.values()]) for name in names}
+        values |= {} if self.overall is None else self.overall.values
+        return {f"{self.prefix}{name}": value for name, value in values.items()}
 
     def _sample(self, record: Record, scored: Scored, *, pointed: Value, overlap: Value) -> MeasuredSample:
         """What is said of one sample; the threshold is the model's, so trivial baselines have no Dice at it."""
@@ -118,6 +120,10 @@ class SetMetric(Metric):
 
     def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
         raise NotImplementedError
+
+    def _measure_all(self) -> ClassMeasures | None:
+        """What is measured of several classes together; samples are in the order of the classes."""
+        return None
 
 
 def mean_over_classes(values: Sequence[Value]) -> Value:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anomalyclip_monai.engines.evaluation.measured import ClassMeasures, SetMetric
 from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, scored
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
-from anomalyclip_monai.metrics.baselines import lit_field
+from anomalyclip_monai.engines.evaluation.samples import MeasuredPhoto, on_grid
 from anomalyclip_monai.metrics.pixels import PixelScores
 from anomalyclip_monai.metrics.pointing import pointing
 from anomalyclip_monai.metrics.pro import exact_pro, paper_pro
@@ -25,6 +25,7 @@ from anomalyclip_monai.metrics.weighted import (
     best_f1_rows,
     counts_at_scores,
     mean_rows,
+    without_constant,
 )
 from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
@@ -75,15 +76,16 @@ class PhotoMetric(SetMetric):
 
     def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
-        truth, heatmap = record["truth"], found.heatmap[..., 0]
+        size = self.protocol.measured_size
+        shape = record["heatmap"].shape[1:3] if size is None else (size, size)
+        heatmap = on_grid(found.heatmap[..., 0], tuple(shape))
         pointed: Value = Undefined("no abnormal pixel")
         overlap: Value = _NO_MASKS
-        if truth is None or not self.has_masks:
+        if record["truth"] is None or not self.has_masks:
             self._sketches.append(_NO_SKETCH)
         else:
-            lesion = truth[..., 0]
-            counted = None if record["counted"] is None else record["counted"][..., 0]
-            lit = lit_field(np.asarray(record["image"][..., 0].cpu()) * 255)
+            photo = MeasuredPhoto.of(record, size)
+            lesion, counted, lit = photo.lesion, photo.counted, photo.lit
             self._pixels.update(heatmap, lesion, counted)
             self._lit.update(heatmap, lesion, lit if counted is None else lit & counted)
             self._sketches.append(sketch(heatmap, lesion, lit, counted))
@@ -137,7 +139,8 @@ class PhotoMetric(SetMetric):
             }
             if pooled is not None:
                 rows |= pooled.measures(draws)
-                rows |= {key: mean_rows(column, draws) for key, column in per_image.items()}
+                means = {key: mean_rows(column, draws) for key, column in per_image.items()}
+                rows |= without_constant(means, per_image)
             return rows
 
         curves = pixel_curves(self._pixels) if has_pixels else image_curves(labels, scores)
