@@ -42,6 +42,7 @@ from anomalyclip_monai.metrics import PixelScores, Undefined, auroc, dice, exact
 from anomalyclip_monai.metrics.monai_metrics import ImageMetrics, MaskDice, PixelMetrics
 from anomalyclip_monai.outputs.report import Report
 from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased, Threshold
+from anomalyclip_monai.transforms.findings import Findings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -729,12 +730,9 @@ def made_record(category: str, *boxes: tuple[float, bool]) -> dict[str, Any]:
         "abnormal": bool(truth.any()),
         "heatmap": data,
         "image": data,
-        "slice_scores": heatmap[0].max(axis=(0, 1)),
-        "score": float(heatmap.max()),
-        "slice_axis": 2,
+        "findings": Findings(float(heatmap.max()), heatmap[0].max(axis=(0, 1)), (2,), Threshold(0.5, "made up")),
         "truth": truth,
         "counted": None,
-        "threshold": Threshold(0.5, "made up"),
         "source": SimpleNamespace(has_physical_size=True),
     }
 
