@@ -13,12 +13,11 @@ from numpy.typing import ArrayLike
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.data.cases import Case, datalist, the_case
-from anomalyclip_monai.data.loading import innermost, known_cause
 from anomalyclip_monai.data.memory import volume_of_array
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, innermost, known_cause
 from anomalyclip_monai.networks import AnomalyCLIP
-from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions
+from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
 from anomalyclip_monai.outputs import Result
 from anomalyclip_monai.transforms import FindLesionsd
 from anomalyclip_monai.transforms.calibration import Calibration
@@ -61,7 +60,9 @@ def localize(
     Raises:
         AnomalyCLIPError: one line with what is wrong, where, and what to do.
     """
-    pipeline = Pipeline(*_options(model, preset, device, options))
+    of_model, of_case = _options(model, preset, device, options)
+    check_together(of_case, has_roi=roi is not None)
+    pipeline = Pipeline(of_model, of_case)
     which = InputOptions(series=series)
     if isinstance(image, (str, os.PathLike)):
         case: Any = the_case(image, which.series)
@@ -103,9 +104,10 @@ def localize_many(
         AnomalyCLIPError: nothing can start.
     """
     which = InputOptions.of({"roi": roi, "series": series})
+    of_model, of_case = _options(model, preset, device, options)
+    check_together(of_case, has_roi=which.roi is not None)
     records = datalist(inputs, which.roi, which.series)
-    pipeline = Pipeline(*_options(model, preset, device, options))
-    return ResultIterator(pipeline, records, progress)
+    return ResultIterator(Pipeline(of_model, of_case), records, progress)
 
 
 def calibrate(

@@ -1,20 +1,25 @@
-"""Write files whole or not at all."""
+"""Write files whole or not at all, and read JSON that others may have made."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import signal
+import stat
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from anomalyclip_monai.exceptions import NoInputError, OutputError
 from anomalyclip_monai.types import PathLike
+
+_MAX_JSON = 2**26
+"""Bytes; a larger file is none of ours."""
 
 
 @contextlib.contextmanager
@@ -39,6 +44,33 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, UTF-8, whole or not at all; -> its path.
+
+    Raises:
+        OutputError: the folder cannot be written (``E_WRITE``).
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """:func:`write_text` of a JSON object."""
+    return write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file that others may have made; None where there is none, whatever is there instead."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode) or path.stat().st_size > _MAX_JSON:
+            return None
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 @contextlib.contextmanager
@@ -91,10 +123,10 @@ def undisturbed() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in dict.fromkeys(waiting):
-            signal.raise_signal(number)
+        for put_back, handler in before.items():
+            signal.signal(put_back, handler)
+        for waited in dict.fromkeys(waiting):
+            signal.raise_signal(waited)
 
 
 def given_path(path: PathLike) -> Path:
@@ -109,6 +141,11 @@ def given_path(path: PathLike) -> Path:
     return Path(text if os.path.lexists(text) else os.path.expanduser(text))
 
 
+def absolute(path: PathLike) -> Path:
+    """:func:`given_path`, absolute and without ``..``, whatever folder the process is in later on."""
+    return Path(os.path.abspath(given_path(path)))
+
+
 def read_text(path: Path) -> str:
     """Content of a small file that a user named, in UTF-8.
 
@@ -119,23 +156,6 @@ def read_text(path: Path) -> str:
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "this is no file", str(path))
     return path.read_text(encoding="utf-8")
-
-
-def not_ours(path: Path) -> OutputError:
-    """A file of others has a name that is needed."""
-    what = "a file is there that was not written by this program, it is left as it is"
-    return OutputError("E_WRITE", what, path, "move it away, or choose another folder")
-
-
-def keep_others(folder: Path, names: Iterable[str], *, ours: bool) -> None:
-    """Refuse to write files of these names where some are that are not ours.
-
-    Raises:
-        OutputError: one is there, and ``ours`` is not said of them (``E_WRITE``).
-    """
-    for name in () if ours else names:
-        if os.path.lexists(folder / name):
-            raise not_ours(folder / name)
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

@@ -31,7 +31,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from anomalyclip_monai.case_folder import MARKER, hold, recover
+from anomalyclip_monai.folders.case_folder import hold, recover
+from anomalyclip_monai.folders.marker import MARKER
 
 OLD = ("heatmap.nii.gz", "mask.nii.gz", "scores.json", "preview.png", "heatmap.dcm", "mask.dcm")
 NEW = ("heatmap.nii.gz", "mask.nii.gz", "scores.json", "preview.png")

@@ -97,6 +97,7 @@ def test_photos_and_folders_and_a_bad_case(head, tmp_path, capsys):
         (["{head}", "--slice-batch", "0"], 2, "E_OPTION: "),
         (["{head}", "--slice-axis", "oblique"], 2, "E_OPTION: "),
         (["{head}", "--roi", "nowhere.nii.gz"], 2, "E_NOT_FOUND: "),
+        (["{head}", "--roi-label", "5"], 2, "E_OPTION: --roi-label without a mask - give the mask with --roi"),
         (["{head}", "--roi", "{folder}/other.nii.gz"], 1, "head: E_ROI: "),
         (["{folder}/text.txt"], 1, "text: E_NOT_IMAGE: "),
         (["{folder}/4d.nii.gz"], 1, "4d: E_4D: the file holds 2 volumes, 0 to 1"),

@@ -18,7 +18,14 @@ from typing import NoReturn
 
 from anomalyclip_monai import __version__
 from anomalyclip_monai.cli import signals
-from anomalyclip_monai.exceptions import AnomalyCLIPError, NoInputError, UsageError, WeightsError
+from anomalyclip_monai.exceptions import (
+    AnomalyCLIPError,
+    NoInputError,
+    UsageError,
+    WeightsError,
+    innermost,
+    known_cause,
+)
 from anomalyclip_monai.text import printable
 
 EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
@@ -134,8 +141,6 @@ def _fail_by_system(error: OSError) -> int:
 
 def _fail_unforeseen(error: Exception) -> int:
     """One line for a mistake of ours; its traceback goes to the log of the level DEBUG."""
-    from anomalyclip_monai.data.loading import innermost, known_cause
-
     logging.getLogger(__name__).debug("unexpected error", exc_info=error)
     unknown = AnomalyCLIPError("E_INTERNAL", f"unexpected {innermost(error)}", None, "please report this line")
     with contextlib.suppress(OSError):

@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[OptionSet], comma
             case "switch":
                 said["action"] = argparse.BooleanOptionalAction
             case "texts" | "counts":
-                said |= {"nargs": "+", "metavar": known.metavar}
+                said |= {"nargs": "+", "action": "extend", "metavar": known.metavar}
             case _:
                 said["metavar"] = known.metavar or (f"{{{','.join(known.choices)}}}" if known.choices else None)
         parser.add_argument(known.flags, **said)
@@ -131,8 +131,3 @@ def say(text: str, to: Any = None) -> None:
     from tqdm import tqdm
 
     tqdm.write(printable(text), file=to or sys.stdout)
-
-
-def lesions(count: int) -> str:
-    """-> ``1 lesion``, ``2 lesions``."""
-    return f"{count} lesion{'' if count == 1 else 's'}"

@@ -6,9 +6,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai.cli import EXIT_CASE_FAILED, EXIT_DONE
-from anomalyclip_monai.cli.console import add_options, add_quiet, lesions, model_options, path_of, progress, say
+from anomalyclip_monai.cli.console import add_options, add_quiet, model_options, path_of, progress, say
 from anomalyclip_monai.options import CaseOptions, ModelOptions
-from anomalyclip_monai.text import printable
+from anomalyclip_monai.text import counted, printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
@@ -30,9 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
     from anomalyclip_monai.api import Pipeline, ResultIterator
     from anomalyclip_monai.data.cases import datalist
     from anomalyclip_monai.data.phantom import head_phantom
+    from anomalyclip_monai.folders.work_folder import owned_folder
     from anomalyclip_monai.outputs.dicom_series import write_mr_series
     from anomalyclip_monai.outputs.nifti import write_nifti
-    from anomalyclip_monai.owned import owned_folder
 
     model, output = model_options(arguments), path_of(arguments.output, "the output")
     made = owned_folder(output / "input")
@@ -62,7 +62,9 @@ def _compare(result: Result, phantom: Phantom) -> tuple[bool, list[str]]:
     from anomalyclip_monai.metrics import dice, is_defined
 
     heatmap, mask = np.asarray(result.heatmap)[0], np.asarray(result.mask)[0] > 0
-    lines = [f"{result.case}: score {result.score:.2f}, {lesions(len(result.lesions))}, {result.seconds:.1f} s"]
+    lines = [
+        f"{result.case}: score {result.score:.2f}, {counted(len(result.lesions), 'lesion')}, {result.seconds:.1f} s"
+    ]
     if not phantom.lesion.any():
         return not mask.any(), [
             *lines,

@@ -156,13 +156,17 @@ def _bar(evaluator: SetEvaluator, quiet: bool) -> Iterator[None]:
 
 def _describe(report: Report, folder: Path) -> Iterator[str]:
     """The table with its baselines, then what it is a table of."""
-    from anomalyclip_monai.outputs.report.tables import counts, measures_table
+    from anomalyclip_monai.outputs.report.tables import category_table, counts, has_sets, measures_table
 
     table = measures_table(report)
     yield report.title + (f" - A PART: {report.note}" if not report.complete else "")
     yield from _columns([table.header, *table.rows])
     for note in table.notes:
         yield f"  {note}"
+    if (classes := category_table(report)) is not None and has_sets(report):
+        yield from _columns([classes.header, *classes.rows])
+        for note in classes.notes:
+            yield f"  {note}"
     if report.comparison is not None:
         yield f"compared with {printable(report.comparison.title)}: see table.md"
     for warning in report.warnings:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anomalyclip_monai.cohort_table import COHORT
 from anomalyclip_monai.data import dicom_series
 from anomalyclip_monai.data.archive import open_archive
 from anomalyclip_monai.data.content import files_of, sha256_of, stamps_of
@@ -21,11 +20,13 @@ from anomalyclip_monai.data.itk import SUFFIXES as ITK_SUFFIXES
 from anomalyclip_monai.data.itk import is_itk, read_itk
 from anomalyclip_monai.data.nifti import SUFFIXES as NIFTI_SUFFIXES
 from anomalyclip_monai.data.nifti import header_file, is_nifti, read_nifti
+from anomalyclip_monai.data.photo import SUFFIXES as PHOTO_SUFFIXES
 from anomalyclip_monai.data.photo import is_photo, read_photo
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.data.walk import counted, files_below, kind_of, special_kind, tell
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
-from anomalyclip_monai.files import given_path
+from anomalyclip_monai.files import absolute
+from anomalyclip_monai.folders.cohort_table import COHORT
 from anomalyclip_monai.types import PathLike, Record
 
 _OWN_DICOM = {"mask.dcm": "DICOM: SEG", "heatmap.dcm": "DICOM: parametric map"}
@@ -112,7 +113,7 @@ def find_cases(inputs: Sequence[PathLike], series: str | None = None) -> list[Ca
     Raises:
         NoInputError: nothing was found: ``E_NOT_FOUND`` or ``E_NO_IMAGES`` with what was skipped.
     """
-    paths = list(dict.fromkeys(header_file(_absolute(path)) for path in inputs))
+    paths = list(dict.fromkeys(header_file(absolute(path)) for path in inputs))
     missing = [path for path in paths if not path.exists()]
     if len(missing) == len(paths):
         raise NoInputError("E_NOT_FOUND", "no such file or folder", missing[0] if missing else None, "check the path")
@@ -156,7 +157,9 @@ def the_case(path: PathLike, series: str | None = None) -> Case:
 
 
 def roi_of(case: Case, roi: PathLike, cases: int) -> Path:
-    """The mask that belongs to a case: the file itself, or in a folder the NIfTI file with the case's name.
+    """The mask that belongs to a case: the file itself, or in a folder the one with the case's name.
+
+    NIfTI and ITK files come first, for a photo then photos, PNG before others.
 
     Raises:
         NoInputError: there is no such file or folder.
@@ -171,10 +174,15 @@ def roi_of(case: Case, roi: PathLike, cases: int) -> Path:
                 "E_ROI", f"one mask for {cases} cases", path, "give a folder of masks with the cases' names"
             )
         return path
-    for suffix in (*NIFTI_SUFFIXES, *ITK_SUFFIXES):
-        if (candidate := path / f"{case.name}{suffix}").is_file():
-            return candidate
-    raise CaseError("E_ROI", f"the folder has no mask {case.name}.nii.gz", path, "name masks as their cases")
+    of_photo = case.series is None and is_photo(case.path)
+    for suffix in (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *(PHOTO_SUFFIXES if of_photo else ())):
+        for name in dict.fromkeys((f"{case.name}{suffix}", f"{case.name}{suffix.upper()}")):
+            if (candidate := path / name).is_file():
+                return candidate
+    if of_photo and (candidate := path / case.name).is_file():  # a name that keeps its suffix
+        return candidate
+    wanted = f"{case.name}.png" if of_photo else f"{case.name}.nii.gz"
+    raise CaseError("E_ROI", f"the folder has no mask {wanted}", path, "name masks as their cases")
 
 
 def datalist(
@@ -204,10 +212,6 @@ def _common_root(paths: Sequence[Path]) -> Path:
     if len(paths) == 1:
         return paths[0] if paths[0].is_dir() else paths[0].parent
     return Path(os.path.commonpath([path.parent for path in paths]))
-
-
-def _absolute(path: PathLike) -> Path:
-    return Path(os.path.abspath(given_path(path)))
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -124,13 +124,19 @@ def decode_volume(headers: Sequence[SliceHeader], modality: str) -> Decoded:
                 data[..., k] = image.transpose(2, 1, 0) if image.ndim == 3 else image.T
                 padding.add(k, image, padded)
     notes |= dict.fromkeys(padding.darken(data, modality))
-    if modality == "CT" and first.channels == 1 and _is_unscaled(headers) and padding.low >= 0:
-        notes["The CT has no rescale: its stored values, none of them below 0, are taken for HU."] = None
+    if modality == "CT" and first.channels == 1 and padding.low >= 0 and math.isfinite(padding.low):
+        what = "no rescale" if _is_unscaled(headers) else "no Rescale Intercept" if _lacks_intercept(headers) else ""
+        known = f"has {what}: its stored values" if what else "is odd: its values"
+        notes[f"The CT {known}, none of them below 0, are taken for HU."] = None
     return Decoded(data, tuple(notes), Origin.of(kept or Dataset(), headers))
 
 
 def _is_unscaled(headers: Sequence[SliceHeader]) -> bool:
     return all(header.rescale == (None, None) and not header.has_lut for header in headers)
+
+
+def _lacks_intercept(headers: Sequence[SliceHeader]) -> bool:
+    return all(header.rescale[1] is None and not header.has_lut for header in headers)
 
 
 @dataclass(frozen=True, slots=True)

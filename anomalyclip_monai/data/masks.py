@@ -140,7 +140,7 @@ def meaning_of(mask: StoredMask, rule: MaskRule = "auto", *, of: str = "lesion")
             ignored = inside & (np.rint(values) == IGNORED)
             inside &= ~ignored
             note = f"mask values taken as {of}: {listed(others)}; left out: {IGNORED}"
-        elif taken not in ([], [1], [IGNORED]):
+        elif taken not in ([], [1], [IGNORED]) or (taken and labels[0] < 0):
             note = f"mask values taken as {of}: {listed(taken)}"
     else:
         level = _half(marked, has_zero=has_zero, whole=labels is not None, lossy=mask.lossy)
@@ -215,7 +215,9 @@ def _turned_alone(image: Path | None, mask: Path | None) -> str:
 
 
 def _said_of_nan(values: FloatArray) -> list[str]:
-    return ["NaN in the mask was taken as outside"] if np.isnan(values).any() else []
+    found = {"NaN": np.isnan(values).any(), "infinity": np.isinf(values).any()}
+    said = " and ".join(name for name, is_there in found.items() if is_there)
+    return [f"{said} in the mask was taken as outside"] if said else []
 
 
 def _half(marked: NDArray[Any], *, has_zero: bool, whole: bool, lossy: bool) -> float:

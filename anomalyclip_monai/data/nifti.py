@@ -7,7 +7,6 @@ import gzip
 import io
 import logging
 import struct
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 from anomalyclip_monai.data.geometry import UNITS, check_plausible
 from anomalyclip_monai.data.volume import Source, StoredGrid, Volume
 from anomalyclip_monai.exceptions import CaseError
-from anomalyclip_monai.types import Affine, FloatArray, PathLike
+from anomalyclip_monai.types import Affine, PathLike
 
 MGH_SUFFIXES = (".mgh", ".mgz")
 PAIR_SUFFIXES = (".hdr", ".hdr.gz", ".img", ".img.gz")
@@ -33,9 +32,6 @@ MAX_VOXELS = 2**30
 
 MAX_POSITION = 1e9
 """Largest number in an affine, in mm; beyond it a header is damaged."""
-
-BLOCK_VOXELS = 2**25
-"""Voxels of the slices that :func:`iter_slices` gathers at once across the order in which they are stored."""
 
 MAX_OFFSET = 2**40
 """Largest byte at which voxels are believed to begin."""
@@ -50,6 +46,9 @@ _UNITS = {1: "metres", 3: "micrometres"}
 """NIfTI's codes of spatial units; 2 is millimetres, and so is a header taken that says nothing."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_HEADER_SIZES = {348, 540}
+_FOREIGN_BYTES = 512
+_MAX_EXTENSION_CODE = 1000
 _CHUNK = 1 << 20
 _nibabel_logger = logging.getLogger("nibabel.global")
 
@@ -81,6 +80,31 @@ def other_half(path: Path) -> Path | None:
     return None
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether this is a ``.hdr`` of another format, ENVI or Radiance say, or the ``.img`` beside one.
+
+    Half a pair is none, as long as its header is that of a volume: an ``.img`` alone may be a volume that lost it.
+    """
+    header = header_file(path)
+    if not _suffix(header).startswith(".hdr"):
+        return False
+    try:
+        with open(header, "rb") as raw:
+            block = raw.read(_FOREIGN_BYTES)
+        if block[:2] == _GZIP_MAGIC:
+            block = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(block, 4)
+    except OSError:
+        return False
+    except zlib.error:
+        return True
+    return not _HEADER_SIZES & _sizes(block)
+
+
+def _sizes(block: bytes) -> set[int]:
+    """What the first four bytes of a header say of its size, in both orders."""
+    return {int.from_bytes(block[:4], order) for order in ("little", "big")}
+
+
 def read_nifti(path: PathLike, volume: int | None = None, keep_nan: bool = False) -> Volume:
     """Read one volume, (1, X, Y, Z) float32.
 
@@ -102,64 +126,6 @@ def read_nifti(path: PathLike, volume: int | None = None, keep_nan: bool = False
         result = replace(result, source=replace(result.source, warnings=(*notes, *result.source.warnings)))
         _read_to_end(stream)
         return result
-
-
-def iter_slices(path: PathLike, axis: int = 2, *, volume: int | None = None) -> Iterator[FloatArray]:
-    """Yield the slices of a volume, each the two other axes in their order, as float32 in modality values.
-
-    Only a few slices are in memory at a time. NaN and infinity take the smallest value of their slice. Across other
-    axes than the last, blocks of slices are gathered in several passes, through a temporary file if compressed.
-
-    Args:
-        path: see :func:`read_nifti`.
-        axis: the array axis along which the slices follow each other.
-        volume: see :func:`read_nifti`.
-
-    Raises:
-        ValueError: the axis is not 0, 1 or 2.
-        CaseError: see :func:`read_nifti`; of damaged data only when they are reached.
-    """
-    if axis not in (0, 1, 2):
-        raise ValueError(f"axis ({axis}) must be 0, 1 or 2")
-    path = Path(path)
-    lowest = np.float32(0)
-    with _one_error(path), contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_opened(_voxel_file(path)))
-        image, _ = _parse(stream, path)
-        shape = _check_image(image, path, volume)
-        _affine(image, shape, path)
-        if axis != 2 and isinstance(stream, gzip.GzipFile):
-            stream = stack.enter_context(_unpacked(stream, image, path))
-            image, _ = _parse(stream, path)
-        at_once = 1 if axis == 2 else max(1, BLOCK_VOXELS // (shape[0] * shape[1] * shape[2] // shape[axis]))
-        for start in range(0, shape[axis], at_once):
-            block = range(start, min(start + at_once, shape[axis]))
-            for data in _planes(image, shape, axis, block, volume):
-                finite = np.isfinite(data)
-                if finite.any():
-                    lowest = data[finite].min()
-                data[~finite] = lowest
-                yield data
-        _read_to_end(stream)
-
-
-def _planes(
-    image: Any, shape: tuple[int, int, int], axis: int, block: range, volume: int | None
-) -> Iterator[FloatArray]:
-    """A block of slices along an axis, from planes read in stored order."""
-
-    def plane(k: int, part: Any = ...) -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.array(_stored_plane(image, k, volume)[part], dtype=np.float32)
-
-    if axis == 2:
-        yield from (plane(k) for k in block)
-        return
-    span = slice(block.start, block.stop)
-    gathered = np.empty((len(block), shape[1 - axis], shape[2]), np.float32)
-    for k in range(shape[2]):
-        gathered[:, :, k] = plane(k, (span,)) if axis == 0 else plane(k, (slice(None), span)).T
-    yield from gathered
 
 
 def _stored_plane(image: Any, k: int, volume: int | None) -> np.ndarray:
@@ -200,6 +166,8 @@ def _voxel_file(path: Path) -> Path:
     """The file that holds the voxels: the path itself, or the ``.img`` of a pair of which both halves are there."""
     if not (suffix := _suffix(path)):
         return path
+    if is_foreign(path):
+        raise CaseError("E_NIFTI", "the .hdr is that of another format", path, "convert it to NIfTI")
     other = other_half(path)
     if other is None:
         missing = (
@@ -237,22 +205,6 @@ def _read_to_end(stream: IO[bytes] | gzip.GzipFile) -> None:
             pass
 
 
-@contextlib.contextmanager
-def _unpacked(stream: gzip.GzipFile, image: Any, path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file with the uncompressed bytes, no more of them than the header announces."""
-    size = int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
-    left = image.dataobj.offset + size + _CHUNK
-    stream.seek(0)
-    with tempfile.TemporaryFile() as plain:
-        while chunk := stream.read(_CHUNK):
-            left -= len(chunk)
-            if left < 0:
-                raise CaseError("E_NIFTI", "the file holds more than its header says", path, "check the file")
-            plain.write(chunk)
-        plain.seek(0)
-        yield plain
-
-
 def _parse(stream: Any, path: Path) -> tuple[Any, list[str]]:
     """The nibabel image of a stream of voxels, its data still to be read, and what is odd about where they begin."""
     voxels = nib.FileHolder(fileobj=stream)
@@ -266,7 +218,7 @@ def _parse(stream: Any, path: Path) -> tuple[Any, list[str]]:
             stream.seek(0)
             return nib.MGHImage.from_file_map({"image": voxels, "header": voxels}), []
     block = _header_block(stream, path)
-    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    sizes = _sizes(block)
     if _suffix(path) and 348 in sizes and block[344:347] not in (b"ni1", b"n+1"):
         raise CaseError("E_NIFTI", "an ANALYZE pair does not say where left and right are", path, "convert it to NIfTI")
     # A pair, also where both are one file: its header is handed over alone, without extensions, which nobody reads.
@@ -304,7 +256,20 @@ def _data_offset(header: Any, stream: Any, path: Path) -> tuple[int, list[str]]:
     first = header.pair_vox_offset if _suffix(path) else header.single_vox_offset
     if given >= first:
         return int(given), []
+    if not _suffix(path) and _has_extensions(stream, first, header.endianness):
+        what = f"the header says that the voxels begin at byte {given:.0f}, inside of it, and texts stand before them"
+        raise CaseError("E_NIFTI", what, path, "repair vox_offset in the header")
     return first, [f"the header says that the voxels begin at byte {given:.0f}, inside of it; byte {first} was taken"]
+
+
+def _has_extensions(stream: Any, first: int, order: str) -> bool:
+    """Whether an extension stands in a single file where its voxels could begin: a flag, its size and its code."""
+    stream.seek(first - 4)
+    block = stream.read(12)
+    if len(block) < 12 or not block[0]:
+        return False
+    size, code = struct.unpack(f"{order}2i", block[4:])
+    return size > 0 and size % 16 == 0 and 0 <= code <= _MAX_EXTENSION_CODE
 
 
 @contextlib.contextmanager

@@ -44,7 +44,10 @@ COLOURED = "of the colours in the mask the largest channel was taken"
 TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 0, (1,), 1, (16,), ()), ("I;16B", "I;16B"))
 
 _ORIENTATION, _BITS, _PHOTOMETRIC, _MAX_SAMPLE, _PLANAR = 274, 258, 262, 281, 284
-_WHITE_IS_ZERO, _SEPARATE_PLANES = 0, 2
+_SAMPLE_FORMAT = 339
+_WHITE_IS_ZERO, _SEPARATE_PLANES, _SIGNED = 0, 2, 2
+_CODESTREAM, _PRECISION_AT = b"\xff\x4f\xff\x51", 42
+"""JPEG 2000: the markers SOC and SIZ, and the byte with the precision from there (ISO/IEC 15444-1 A.5.1)."""
 _SWAPPED = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
@@ -176,6 +179,9 @@ class _Depth(NamedTuple):
             what = "colours of 16 bits in separate planes are not supported"
             raise CaseError("E_PIXELS", what, path, "save it with interleaved channels")
         colours = raw if raw[-4:-1] == ";16" else ""
+        if _SIGNED in tags.get(_SAMPLE_FORMAT, ()) and max(tags.get(_BITS, (1,))) <= 8:
+            what = "signed values of 8 bits are not supported"  # Pillow takes them for unsigned ones
+            raise CaseError("E_PIXELS", what, path, "save it with unsigned values")
         plain = page.mode[0] in "IF"
         white_is_zero = plain and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         return cls(plain or bool(colours), page.mode == "F", white_is_zero, colours)
@@ -356,7 +362,8 @@ def _turned(shown: NDArray[Any], turn: int) -> NDArray[Any]:
 def _said_scale(image: ImageFile.ImageFile, path: Path) -> int | None:
     """What a file just opened says to be the largest value that its bits can hold; None where it says nothing."""
     if image.format in ("JPEG2000", "PPM"):
-        return FULL_SCALES[-1]  # Pillow stretches what it reads
+        # Pillow stretches what it reads to 16 bits, unless the file has 16 of them.
+        return FULL_SCALES[-1] if _stored_bits(image, path) < 16 else None
     if image.format == "PNG":
         bits = _significant_bits(path)
         return None if bits is None or bits > 16 else 2**bits - 1
@@ -368,6 +375,17 @@ def _said_scale(image: ImageFile.ImageFile, path: Path) -> int | None:
         if (most := tags.get(_MAX_SAMPLE)) is not None:
             return next((scale for scale in FULL_SCALES if np.max(most) <= scale), None)
     return None
+
+
+def _stored_bits(image: ImageFile.ImageFile, path: Path) -> int:
+    """Bits of the values in a JPEG 2000 or PPM file just opened, 0 where that is not found."""
+    if image.format == "PPM":
+        return 16 if _raw_mode(image.tile[0]) == "I;16B" else 0
+    with open(path, "rb") as file:
+        head = file.read(2**16)
+    start = head.find(_CODESTREAM)
+    sizes = head[start + _PRECISION_AT : start + _PRECISION_AT + 1]
+    return (sizes[0] & 127) + 1 if start >= 0 and sizes else 0
 
 
 def _significant_bits(path: Path) -> int | None:

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import own_files
-from anomalyclip_monai.cohort_table import COHORT, is_cohort
-from anomalyclip_monai.data.nifti import header_file
+from anomalyclip_monai.data.nifti import header_file, is_foreign
+from anomalyclip_monai.folders.cohort_table import COHORT, is_cohort
+from anomalyclip_monai.folders.marker import own_files
 from anomalyclip_monai.text import printable
 
 logger = logging.getLogger(__name__)
@@ -66,11 +66,12 @@ def files_below(folder: Path, left_out: Counter[str], own: set[Path] | None = No
             path = Path(parent, name)
             if name in results or is_leftover(name) or (name == COHORT and is_cohort(path)):
                 continue
-            if (kind := special_kind(path)) is None:
-                if header_file(path) == path:  # an .img goes with its .hdr
-                    yield path
-            else:
+            if (kind := special_kind(path)) is not None:
                 left_out[kind] += 1
+            elif is_foreign(path):
+                left_out[kind_of(path)] += 1
+            elif header_file(path) == path:  # an .img goes with its .hdr
+                yield path
 
 
 def special_kind(path: Path) -> str | None:

@@ -19,14 +19,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from anomalyclip_monai import case_folder
-from anomalyclip_monai.case_folder import CaseFolder, lock_file, own_files, read_json
-from anomalyclip_monai.cohort_table import COHORT, Row, cell, cohort_text, is_begun_cohort, is_cohort, read_cohort
 from anomalyclip_monai.data.cases import Case
 from anomalyclip_monai.data.content import files_of, sha256_of
-from anomalyclip_monai.data.loading import innermost
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError
-from anomalyclip_monai.files import cannot_write, not_ours, undisturbed
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError, innermost
+from anomalyclip_monai.files import cannot_write, read_json, undisturbed
+from anomalyclip_monai.folders.case_folder import BUSY, CaseFolder, hold, recover
+from anomalyclip_monai.folders.cohort_table import (
+    COHORT,
+    Row,
+    cell,
+    cohort_text,
+    is_begun_cohort,
+    is_cohort,
+    read_cohort,
+)
+from anomalyclip_monai.folders.locks import lock_file, share, unshare
+from anomalyclip_monai.folders.marker import MARKER, note_of, of_others, own_files
 from anomalyclip_monai.outputs.places import check_folders
 from anomalyclip_monai.outputs.result import Result
 from anomalyclip_monai.types import Record
@@ -75,13 +83,13 @@ class Cohort:
     def __enter__(self) -> Cohort:
         table = self.out / COHORT
         if os.path.lexists(table) and (table.is_symlink() or not is_cohort(table)):
-            raise _refused(not_ours(table))
+            raise UsageError(*of_others(table))
         _check_room(self.out / ROOM)
         try:
             with contextlib.suppress(OSError):  # the cases will say why nothing can be written there
                 with undisturbed():
                     self._lock = self._join()
-                case_folder.recover(self.out)
+                recover(self.out)
         except BaseException:
             self._leave()
             raise
@@ -112,7 +120,7 @@ class Cohort:
         """
         name = record["case"]
         try:
-            with case_folder.hold(self.out / name) as place:
+            with hold(self.out / name) as place:
                 turn = Turn(name, place, self._digest(record))
                 if self._go_on or _younger(place.folder, self._started):
                     turn.there = _same(place.folder, turn.settings, record["image"])
@@ -120,7 +128,7 @@ class Cohort:
                 if turn.row is not None:
                     self._note(turn.row)
         except AnomalyCLIPError as error:
-            if error.code != case_folder.BUSY:
+            if error.code != BUSY:
                 self._note(Row(cell(name), "failed", error=cell(str(error))))
             raise
 
@@ -171,7 +179,7 @@ class Cohort:
                 if lock is not None:  # nobody is there
                     os.ftruncate(lock, 0)
                     os.write(lock, mine)
-                    case_folder.share(lock)
+                    share(lock)
                 else:
                     lock = lock_file(room / "run.lock", shared=True)
                 theirs = b"" if lock is None else (room / "run.lock").read_bytes()
@@ -192,14 +200,14 @@ class Cohort:
         if gone is not None:  # no folder can be made here
             raise gone
         todo = "wait until it has ended, or choose another folder"
-        raise UsageError(case_folder.BUSY, "a run with other settings is at this folder", self.out, todo)
+        raise UsageError(BUSY, "a run with other settings is at this folder", self.out, todo)
 
     def _leave(self) -> None:
         if self._lock is None:
             return
         room = self.out / ROOM
         with contextlib.suppress(OSError):
-            case_folder.unshare(self._lock)  # fails where others are there
+            unshare(self._lock)  # fails where others are there
             for path in room.iterdir():
                 if _is_of_a_run(path):
                     path.unlink()
@@ -279,7 +287,7 @@ def _check_room(room: Path) -> None:
     if os.path.islink(room) or (os.path.exists(room) and not os.path.isdir(room)):
         foreign = [room]
     if foreign:
-        raise _refused(not_ours(foreign[0]))
+        raise UsageError(*of_others(foreign[0]))
 
 
 def _refused(error: OutputError) -> UsageError:
@@ -303,15 +311,15 @@ def _is_of_a_run(path: Path) -> bool:
 def _younger(folder: Path, started: int) -> bool:
     """Whether another run, with the same settings or it would not be there, has written a case since this one began."""
     try:
-        return (folder / case_folder.MARKER).stat().st_mtime_ns > started
+        return (folder / MARKER).stat().st_mtime_ns > started
     except OSError:
         return False
 
 
 def _same(folder: Path, settings: str, case: Case) -> bool:
     """Whether the results in a folder are whole and of just this input and these settings."""
-    note = case_folder.note_of(folder)
-    if note.get("settings") != settings or not {*note.get("files", ()), case_folder.MARKER} <= own_files(folder):
+    note = note_of(folder)
+    if note.get("settings") != settings or not {*note.get("files", ()), MARKER} <= own_files(folder):
         return False
     known = (read_json(folder / "scores.json") or {}).get("input_sha256")
     return case.error is None and bool(known) and known == sha256_of(case.files())

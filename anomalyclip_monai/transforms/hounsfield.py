@@ -12,6 +12,9 @@ OFFSET = 1024
 LOWEST = -1100.0
 """Air with its noise is no darker."""
 
+HIGHEST = 31000.0
+"""Nothing is brighter, be it metal on the extended scale: what is, stands for the outside."""
+
 BRIGHTEST = 3000.0
 """At least nine tenths of what is no air are below, metal and all."""
 
@@ -28,7 +31,7 @@ def are_ct_numbers(values: Values) -> tuple[bool, str]:
     seen = sample(values)
     if low > -100:
         return False, f"{said} are no CT numbers" + _shifted(seen)
-    seen = seen[seen >= LOWEST]  # below are only paddings
+    seen = seen[(seen >= LOWEST) & (seen < HIGHEST)]  # beyond are only paddings
     tissue = seen[seen > -300]
     if not seen.size or (tissue.size and np.percentile(tissue, 90) > BRIGHTEST) or _is_padded(seen):
         return False, f"{said} are no CT numbers"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.case_folder import read_json
 from anomalyclip_monai.exceptions import WeightsError
-from anomalyclip_monai.files import keep_others, whole_file
+from anomalyclip_monai.files import read_json, whole_file, write_json
+from anomalyclip_monai.folders.marker import keep_others
 from anomalyclip_monai.networks import prompts_from_authors
 from anomalyclip_monai.networks.matching import describe_mismatch
 from anomalyclip_monai.weights import store
@@ -68,8 +67,7 @@ class Conversion:
             "commit": self.published.commit if self.published else None,
             "prompts_sha256": resources.sha256(target),
         }
-        with whole_file(store.origin_path(target)) as temporary:
-            temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+        write_json(store.origin_path(target), origin)
 
 
 def check_target(target: Path) -> None:

@@ -408,6 +408,38 @@ def test_reading_goes_by_the_name(make: Make, name: str) -> None:
     assert volume.source.path == path
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"ENVI\nsamples = 4\n",
+        b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n",
+        b"BYTEORDER I\nLAYOUT BIL\n",
+        b"#ifndef A\n",
+        b"",
+    ],
+)
+def test_headers_of_other_formats_are_counted(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, header: bytes
+) -> None:
+    make("a.png")
+    for name in ("b.hdr", "c.hdr"):
+        (tmp_path / name).write_bytes(header)
+    (tmp_path / "b.img").write_bytes(bytes(16))
+    (tmp_path / "c.dat").write_bytes(bytes(16))
+    assert _names(tmp_path) == ["a"]
+    assert [record.message for record in caplog.records] == ["left out: 2 files .hdr, 1 file .img, 1 file .dat"]
+    for name in ("b.hdr", "b.img", "c.hdr"):
+        with pytest.raises(CaseError, match=r"E_NIFTI: the \.hdr is that of another format"):
+            the_case(tmp_path / name).read()
+
+
+def test_a_header_that_lost_its_voxels_is_a_case(tmp_path: Path) -> None:
+    for name, kind in (("a.img", nib.Nifti1Pair), ("b.img.gz", nib.Nifti2Pair), ("c.img", nib.AnalyzeImage)):
+        nib.save(kind(np.ones((3, 2, 1), dtype=np.int16), np.eye(4)), tmp_path / name)
+        (tmp_path / name).unlink()
+    assert _names(tmp_path) == ["a", "b", "c"]
+
+
 # --- records for MONAI, with masks
 
 
@@ -427,6 +459,19 @@ def test_masks_by_the_names_of_cases(make: Make, tmp_path: Path) -> None:
     assert (second["image"].error.code, second["case"]) == ("E_ROI", "c")
     assert "the folder has no mask c.nii.gz" in str(second["image"].error)
     assert third["roi"] == tmp_path / "masks/sub/b.nii"
+
+
+def test_masks_of_photos_are_photos_too(make: Make, tmp_path: Path) -> None:
+    make("in/a.jpg", "in/b.png", "in/b.tif", "in/c.jpg", "in/d.jpg", "in/v.nii")
+    make("masks/a.png", "masks/b.png", "masks/b.tif.nii", "masks/c.PNG", "masks/v.png")
+    found = {
+        record["case"]: record.get("roi") or record["image"].error
+        for record in datalist(tmp_path / "in", tmp_path / "masks")
+    }
+    names = {case: path.name for case, path in found.items() if isinstance(path, Path)}
+    assert names == {"a": "a.png", "b.png": "b.png", "b.tif": "b.tif.nii", "c": "c.PNG"}
+    assert "the folder has no mask d.png" in str(found["d"])
+    assert "the folder has no mask v.nii.gz" in str(found["v"])  # pixels say nothing of where a volume lies
 
 
 def test_one_mask_is_for_one_case(make: Make, tmp_path: Path) -> None:

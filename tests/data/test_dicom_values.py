@@ -17,7 +17,8 @@ from pydicom.tag import Tag
 from anomalyclip_monai.data.dicom_headers import SliceHeader
 from anomalyclip_monai.data.dicom_series import read_series, scan
 from anomalyclip_monai.data.dicom_values import agreed_lines, padding_range
-from anomalyclip_monai.data.volume import Frame, Volume
+from anomalyclip_monai.data.frame import Frame
+from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import CaseError
 
 # Values that no device should write; pydicom says so.
@@ -105,6 +106,13 @@ class TestRescale:
         volume = read_one(tmp_path)
         assert np.unique(volume.data).tolist() == [24.0]
         assert "taken for HU" in volume.source.warnings[0]
+
+    @pytest.mark.parametrize(("intercept", "said"), [(None, "has no Rescale Intercept"), (0, "is odd: its values")])
+    def test_so_is_one_that_has_a_slope_alone(self, tmp_path: Path, intercept: int | None, said: str) -> None:
+        ds = image(0, stored=np.full((ROWS, COLUMNS), 24))
+        ds.RescaleSlope, ds.RescaleIntercept = 1, intercept
+        write(tmp_path, [ds])
+        assert said in read_one(tmp_path).source.warnings[0]
 
     @pytest.mark.parametrize("items", [[], [Dataset()]])
     def test_a_modality_lut_without_a_table_is_none(self, tmp_path: Path, items: list[Dataset]) -> None:

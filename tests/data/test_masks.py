@@ -50,6 +50,8 @@ RAMP = tuple(range(0, 256, 5))
         ((0, 7, 100, 205), "0111", "", "mask values taken as lesion: 7, 100, 205"),
         ((0, 65535), "01", "", "mask values taken as lesion: 65535"),
         ((-1, 0, 2), "001", "", "mask values taken as lesion: 2"),
+        ((-1, 0, 1), "001", "", "mask values taken as lesion: 1"),
+        ((-1, -1, 0), "000", "", ""),
         ((0, 2.9999, 1.0001), "011", "", "mask values taken as lesion: 1, 3"),
         ((1, np.nan, np.inf, 0), "1000", "", ""),
         # soft ones
@@ -179,6 +181,12 @@ def test_nan_of_a_volume_is_outside(tmp_path: Path) -> None:
     meaning = meaning_of(mask)
     assert np.argwhere(meaning.inside).tolist() == [[1, 2, 0]]
     assert meaning.notes == ("NaN in the mask was taken as outside",)
+
+
+def test_infinity_of_a_volume_is_told(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.array([[[0, 1, np.inf]]], np.float32), SCAN), tmp_path / "m.nii")
+    meaning = meaning_of(read_mask_file(tmp_path / "m.nii"))
+    assert (_row(meaning.inside), meaning.notes) == ("010", ("infinity in the mask was taken as outside",))
 
 
 def test_grids_are_compared_at_their_corners() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from anomalyclip_monai.data.photo import is_photo, orientation, read_photo, read_picture
 from anomalyclip_monai.exceptions import CaseError
@@ -338,3 +338,33 @@ def test_a_picture_as_it_is_stored(tmp_path: Path) -> None:
     hidden = read_picture(_save(Image.fromarray(GREY), tmp_path / "b.png", transparency=20))
     assert hidden.alpha is not None
     assert np.argwhere(hidden.alpha == 0).tolist() == [[2, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["a.jp2", "a.pgm"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_few_bits_in_16_of_jpeg_2000_and_pgm(tmp_path: Path, name: str, bits: int) -> None:
+    grey = np.arange(0, 256, 3, dtype=np.uint16).repeat(4).reshape(4, -1)
+    values = np.round(grey / 255 * (2**bits - 1)).astype(np.uint16)
+    if name == "a.jp2":
+        Image.fromarray(values).save(tmp_path / name)
+    else:
+        head = f"P5 {values.shape[1]} {values.shape[0]} 65535\n".encode()
+        (tmp_path / name).write_bytes(head + values.astype(">u2").tobytes())
+    volume = read_photo(tmp_path / name)
+    np.testing.assert_allclose(volume.data[0, ..., 0].T, grey, atol=0.51)
+    assert len(volume.source.warnings) == (bits < 16)
+
+
+def test_what_pillow_stretches_to_16_bits_is_full_already(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 1 4095\n" + np.array([300, 4000], ">u2").tobytes())
+    volume = read_photo(tmp_path / "a.pgm")
+    np.testing.assert_allclose(volume.data[0, :, 0, 0], np.array([300, 4000]) / 4095 * 255, atol=0.01)
+    assert volume.source.warnings == ()
+
+
+def test_signed_bytes_are_refused(tmp_path: Path) -> None:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[339] = 2
+    Image.fromarray(np.array([[0, 200]], np.uint8)).save(tmp_path / "a.tif", tiffinfo=info)
+    with pytest.raises(CaseError, match="E_PIXELS: signed values of 8 bits"):
+        read_photo(tmp_path / "a.tif")

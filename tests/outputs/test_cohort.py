@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalyclip_monai.case_folder import MARKER, CaseFolder
-from anomalyclip_monai.cohort_table import Row, cell, cohort_text, is_cohort, read_cohort
 from anomalyclip_monai.data import datalist
 from anomalyclip_monai.exceptions import CaseError, OutputError, UsageError
+from anomalyclip_monai.folders.case_folder import CaseFolder
+from anomalyclip_monai.folders.cohort_table import Row, cell, cohort_text, is_cohort, read_cohort
+from anomalyclip_monai.folders.marker import MARKER
 from anomalyclip_monai.outputs.cohort import ROOM, Cohort, check_places
 from anomalyclip_monai.outputs.dicom_series import write_mr_series
 

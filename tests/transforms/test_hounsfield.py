@@ -38,6 +38,7 @@ CT: dict[str, Callable[[], np.ndarray]] = {
     "padded with -3024": lambda: np.append(_ct(), np.full(9000, -3024, np.float32)),
     "padded with -2000": lambda: np.append(_ct(), np.full(9000, -2000, np.float32)),
     "padded with -32768": lambda: np.append(_ct(), np.full(9000, -32768, np.float32)),
+    "padded with 32767": lambda: np.append(_ct(), np.full(9000, 32767, np.float32)),
     "clipped at -200 and 300": lambda: _ct().clip(-200, 300),
     "clipped at -100 and 240": lambda: _ct().clip(-100, 240),
     "cropped to the inside of a body": lambda: _ct(0.0)[:-1000],

@@ -6,16 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import has_schema
 from anomalyclip_monai.engines.ablation.content import AblationReport, MeasuredRow, NotBuilt, RowReport
 from anomalyclip_monai.engines.ablation.rows import GROUPS
 from anomalyclip_monai.engines.evaluation.methods import MODEL
 from anomalyclip_monai.engines.evaluation.report import FEW_GROUPS
-from anomalyclip_monai.files import keep_others
+from anomalyclip_monai.files import write_text
+from anomalyclip_monai.folders.marker import has_schema, keep_others
 from anomalyclip_monai.outputs.report.content import Difference, Measures, MethodReport
 from anomalyclip_monai.outputs.report.numbers import Footnotes, difference, interval, measured, number
 from anomalyclip_monai.outputs.report.tables import Table, counts, markdown_text, measure_title
-from anomalyclip_monai.outputs.report.write import write_text
 
 BEYOND_CHANCE = "\N{DAGGER}"
 """Behind a difference whose interval excludes 0."""

@@ -16,8 +16,8 @@ import torch
 from monai.data import MetaTensor
 
 from anomalyclip_monai.data.benchmarks import Sample
-from anomalyclip_monai.files import whole_file
-from anomalyclip_monai.owned import owned_folder, owned_place, remove_owned
+from anomalyclip_monai.files import whole_file, write_text
+from anomalyclip_monai.folders.work_folder import owned_folder, owned_place, remove_owned
 from anomalyclip_monai.text import name_bytes
 
 logger = logging.getLogger(__name__)
@@ -48,8 +48,7 @@ class WorkFolder:
                 logger.warning("%s: work of a run with other settings or another model was discarded", self.folder)
                 self.remove()
                 owned_folder(self.folder)
-            with whole_file(key) as temporary:
-                temporary.write_text(self._key, encoding="utf-8")
+            write_text(key, self._key)
 
     def remove(self) -> None:
         """Remove the folder."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +12,10 @@ import torch
 from ignite.engine import Events
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.case_folder import has_schema
 from anomalyclip_monai.engines.prompts.items import TrainingData
 from anomalyclip_monai.engines.prompts.trainer import LOSSES, PromptTrainer
-from anomalyclip_monai.files import keep_others, whole_file
+from anomalyclip_monai.files import whole_file, write_json
+from anomalyclip_monai.folders.marker import has_schema, keep_others
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.bundle import fingerprint
 
@@ -99,9 +98,3 @@ def summarise(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "seconds": round(sum(report["seconds"] for report in reports), 3),
     }
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a report, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

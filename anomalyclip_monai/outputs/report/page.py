@@ -16,7 +16,6 @@ from anomalyclip_monai.outputs.preview import OUTLINE
 from anomalyclip_monai.outputs.report.cases import TRUTH, ShownCase, colour_scale
 from anomalyclip_monai.outputs.report.content import SCHEMA, Report
 from anomalyclip_monai.outputs.report.curves import MATPLOTLIB_MISSING, PLOTS, curve_title
-from anomalyclip_monai.outputs.report.numbers import counted
 from anomalyclip_monai.outputs.report.tables import (
     Table,
     category_table,
@@ -26,6 +25,7 @@ from anomalyclip_monai.outputs.report.tables import (
     html_text,
     measures_table,
 )
+from anomalyclip_monai.text import counted
 
 RESEARCH_USE = "Research use only. Not a medical device, not for clinical decisions."
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import has_schema
-from anomalyclip_monai.files import keep_others, whole_file
+from anomalyclip_monai.files import whole_file, write_text
+from anomalyclip_monai.folders.marker import has_schema, keep_others
 from anomalyclip_monai.outputs.report.cases import CaseView, draw_sheet, show_cases
 from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.curves import PLOTS, draw_curves
@@ -66,10 +66,3 @@ def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] 
             draw_sheet(shown).save(temporary, "PNG", optimize=True)
         written.append(path)
     return [*written, write_text(folder / "report.html", report_page(report, curves, shown))]
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all; -> its path."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path

@@ -1,8 +1,8 @@
 """The files of a case are the old ones, the new ones or none: never half of a run and never of two runs.
 
-What is written carries a marker, :data:`MARKER`, a JSON file that lists the files beside it which are ours. Nothing
-else in the folder is ever touched, neither subfolders nor files of others. The new files are made in a hidden staging
-folder beside the case's folder (one file system, so that a rename is all it takes to move them)::
+What is written carries a marker, a JSON file that lists the files beside it which are ours. Nothing else in the folder
+is ever touched, neither subfolders nor files of others. The new files are made in a hidden staging folder beside the
+case's folder (one file system, so that a rename is all it takes to move them)::
 
     OUT/.anomalyclip-<16 hex digits>/   named by a hash of the case's folder, so that the next run finds it
         .anomalyclip.json               its marker, and the lock of the case
@@ -20,7 +20,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -31,29 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import cannot_write, keep_others, undisturbed
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-logger = logging.getLogger(__name__)
-
-MARKER = ".anomalyclip.json"
-"""Marks a folder that holds files of ours and lists them, or a folder that is ours as a whole."""
-
-FILES_OF_0_1 = ("heatmap.nii.gz", "mask.nii.gz", "heatmap.dcm", "mask.dcm", "heatmap.png", "mask.png", "preview.png",
-                "scores.json")  # fmt: skip
-"""What version 0.1.0 wrote of a case, without a marker."""
+from anomalyclip_monai.files import cannot_write, read_json, undisturbed
+from anomalyclip_monai.folders.locks import lock_file
+from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, keep_others, own_files
 
 _STAGING = re.compile(r"\.anomalyclip-[0-9a-f]{16}")
-_FORM = 1
-_MAX_JSON = 2**26
 _TRIES = 50
 """To make a folder whose parent others remove; waits a hundredth of a second in between."""
-
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 
 BUSY = "E_BUSY"
 """Code of the error of a case that another process holds."""
@@ -97,7 +80,7 @@ class CaseFolder:
             yield new
             names = sorted(entry.name for entry in new.iterdir())
             self.check(names)
-            marker = {"anomalyclip": _FORM, "kind": "case", "files": names, **note}
+            marker = {"anomalyclip": FORM, "kind": "case", "files": names, **note}
             (new / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
             # The marker is the last to go and the first to come: what is there is always listed.
             old = sorted(own_files(self.folder), key=lambda name: name == MARKER)
@@ -106,27 +89,6 @@ class CaseFolder:
             with undisturbed():
                 (self._staging / "journal.tmp").replace(self._staging / "journal.json")
                 _finish(self._staging)
-
-
-def own_files(folder: Path) -> frozenset[str]:
-    """Names of the files in a folder that are results of ours, the marker among them; none where there are none.
-
-    Told by the marker, or by the content of the ``scores.json`` of version 0.1.0.
-    """
-    marker = read_json(folder / MARKER)
-    if marker is not None and marker.get("kind") == "case" and isinstance(marker.get("files"), list):
-        listed = {name for name in marker["files"] if isinstance(name, str) and _is_plain(name)}
-        names = {MARKER, *listed}
-    elif marker is None and _is_of_0_1(read_json(folder / "scores.json")):
-        names = set(FILES_OF_0_1)
-    else:
-        return frozenset()
-    return frozenset(name for name in names if os.path.lexists(folder / name) and not _is_folder(folder / name))
-
-
-def note_of(folder: Path) -> dict[str, Any]:
-    """What the marker of a case's folder says; empty where there is none."""
-    return read_json(folder / MARKER) or {}
 
 
 @contextlib.contextmanager
@@ -184,69 +146,6 @@ def staging_of(folder: Path) -> Path:
     return folder.parent / f".anomalyclip-{digest[:16]}"
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file that others may have made; None where there is none, whatever is there instead."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode) or path.stat().st_size > _MAX_JSON:
-            return None
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def has_schema(path: Path, schema: str) -> bool:
-    """Whether a JSON file says that it is one of ours, of whatever version: ``"schema": "anomalyclip-report/1"``."""
-    return str((read_json(path) or {}).get("schema", "")).startswith(f"{schema}/")
-
-
-def lock_file(path: Path, *, shared: bool = False) -> int | None:
-    """Open a file and lock it, by ``flock``: -> descriptor, to be closed; None where another process has it.
-
-    Where the file system has no locks, a warning says so, and the file counts as locked.
-    """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    while True:
-        descriptor = os.open(path, flags, 0o666)
-        try:
-            _flock(descriptor, shared=shared)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                logger.warning("the file system of the output has no locks: do not start a second run over it")
-                return descriptor
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # who had it has removed it
-
-
-def share(descriptor: int) -> None:
-    """Make an exclusive lock a shared one; not at one stroke, another process may come between."""
-    with contextlib.suppress(OSError):
-        _flock(descriptor, shared=True)
-
-
-def unshare(descriptor: int) -> None:
-    """Make a shared lock an exclusive one.
-
-    Raises:
-        OSError: others share it.
-    """
-    _flock(descriptor, shared=False)
-
-
-def _flock(descriptor: int, *, shared: bool) -> None:
-    if fcntl is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-
-
 def _check_place(folder: Path) -> None:
     """Refuse a place where a rename would not do, or would leave the output folder."""
     if folder.is_symlink():
@@ -285,7 +184,7 @@ def _lock(staging: Path) -> int | None:
     lock = None
     try:
         if (lock := lock_file(staging / MARKER)) is not None:
-            os.write(lock, json.dumps({"anomalyclip": _FORM, "kind": "staging"}).encode())
+            os.write(lock, json.dumps({"anomalyclip": FORM, "kind": "staging"}).encode())
         return lock
     except OSError:  # there is no room for the marker
         with contextlib.suppress(OSError):
@@ -326,14 +225,14 @@ def _finish(staging: Path) -> None:
     """Move the old files aside and the new ones in, as far as that has not been done."""
     journal = read_json(staging / "journal.json") or {}
     names = [name for part in ("old", "new") for name in journal.get(part, [])]
-    if not all(isinstance(name, str) and _is_plain(name) for name in (journal.get("folder"), *names)):
+    if not all(is_plain_name(name) for name in (journal.get("folder"), *names)):
         raise OSError(errno.EIO, "the journal of a case is damaged", str(staging))
     folder, new, old = staging.parent / journal["folder"], staging / "new", staging / "old"
     folder.mkdir(exist_ok=True)
     old.mkdir(exist_ok=True)
     for name in journal["old"]:
         came = name in journal["new"] and not os.path.lexists(new / name)  # what is in the folder is the new one
-        if not came and os.path.lexists(folder / name) and not _is_folder(folder / name):
+        if not came and os.path.lexists(folder / name) and not is_folder(folder / name):
             _move(folder / name, old / name)
     for name in journal["new"]:
         if os.path.lexists(new / name):
@@ -355,23 +254,6 @@ def _is_ours(staging: Path) -> bool:
         FileNotFoundError: it has gone.
     """
     return stat.S_ISDIR(staging.lstat().st_mode) and (os.path.lexists(staging / MARKER) or not any(staging.iterdir()))
-
-
-def _is_plain(name: Any) -> bool:
-    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
-def _is_of_0_1(scores: dict[str, Any] | None) -> bool:
-    """Whether this is a ``scores.json`` of ours: it names a bundle and our version."""
-    if scores is None or not {"score", "slice_scores", "lesions", "threshold"} <= scores.keys():
-        return False
-    model, versions = scores.get("model"), scores.get("versions")
-    named = isinstance(model, dict) and isinstance(model.get("bundle"), str)
-    return named and isinstance(versions, dict) and "anomalyclip-monai" in versions
 
 
 @contextlib.contextmanager

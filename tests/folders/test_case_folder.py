@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from anomalyclip_monai import case_folder
-from anomalyclip_monai.case_folder import MARKER, hold, note_of, own_files, recover, staging_of
 from anomalyclip_monai.exceptions import OutputError
+from anomalyclip_monai.folders import locks
+from anomalyclip_monai.folders.case_folder import hold, recover, staging_of
+from anomalyclip_monai.folders.marker import MARKER, note_of, own_files
 
 OLD = {"heatmap.nii.gz": "old", "heatmap.dcm": "old", "scores.json": "old"}
 NEW = {"heatmap.nii.gz": "new", "preview.png": "new", "scores.json": "new"}
@@ -218,7 +219,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from anomalyclip_monai.case_folder import hold
+from anomalyclip_monai.folders.case_folder import hold
 with hold(Path({str(tmp_path / "case")!r})) as place, place.replace() as new:
     (new / "scores.json").write_text("half")
     print("held", flush=True)
@@ -241,7 +242,7 @@ def test_where_there_are_no_locks_a_line_says_so(
     def none(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(case_folder.fcntl, "flock", none)
+    monkeypatch.setattr(locks.fcntl, "flock", none)
     write(tmp_path / "case", NEW)
     assert seen(tmp_path / "case") == NEW
     assert "has no locks" in caplog.text
@@ -334,7 +335,7 @@ def test_no_room_for_the_marker_leaves_nothing(tmp_path: Path, monkeypatch: pyte
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(case_folder.os, call, full)
+        patch.setattr(os, call, full)
         with pytest.raises(OutputError, match=r"No space left on device .* - make room, or choose another folder"):
             write(tmp_path / "sub" / "case", NEW)
     assert list(tmp_path.iterdir()) == []
@@ -350,7 +351,7 @@ def test_whole_runs_killed_at_random_moments() -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "kills.py"
     done = subprocess.run([sys.executable, script, "--count", "12"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("12 kills within ")
