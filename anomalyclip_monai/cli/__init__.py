@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from anomalyclip_monai import __version__
 from anomalyclip_monai.cli import signals
+from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_NOT_STARTED, fail
 from anomalyclip_monai.exceptions import (
     AnomalyCLIPError,
     NoInputError,
@@ -27,8 +28,6 @@ from anomalyclip_monai.exceptions import (
     known_cause,
 )
 from anomalyclip_monai.text import printable
-
-EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,12 +122,6 @@ class _Once(logging.Filter):
         new = record.levelno != logging.WARNING or message not in self._said
         self._said.add(message)
         return new
-
-
-def fail(error: AnomalyCLIPError, code: int) -> int:
-    """Print the one line of an error; -> the exit code."""
-    print(error, file=sys.stderr)
-    return code
 
 
 def _fail_by_system(error: OSError) -> int:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from anomalyclip_monai.cli import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.cli.console import (
     add_options,
     add_quiet,
@@ -17,6 +16,7 @@ from anomalyclip_monai.cli.console import (
     progress,
     say,
 )
+from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.options import CaseOptions, ModelOptions
 from anomalyclip_monai.text import printable
 

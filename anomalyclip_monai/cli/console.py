@@ -1,4 +1,4 @@
-"""What commands share: exit codes, options, lines and progress bars on the terminal."""
+"""What commands share: options, lines and progress bars on the terminal."""
 
 from __future__ import annotations
 
