@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
@@ -30,3 +33,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+def _name_the_user() -> None:
+    """MONAI asks for the user's name when it is imported, and a container that runs as any number has none."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        with contextlib.suppress(AttributeError):  # where users have no numbers
+            os.environ["USER"] = f"user{os.getuid()}"
+
+
+_name_the_user()

@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.data.cases import Case, datalist, the_case
-from anomalyclip_monai.data.loading import innermost, known_cause
 from anomalyclip_monai.data.memory import volume_of_array
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, innermost, known_cause
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
 from anomalyclip_monai.outputs import Result

@@ -40,7 +40,7 @@ def configured(
     """
     parser = ConfigParser(config={})
     for file in files:
-        for key, value in read_json(file).items():
+        for key, value in read_definition(file).items():
             merge_kv(parser, key, value)
     given: list[Any] = []
 
@@ -56,7 +56,7 @@ def configured(
     return filled
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_definition(file: Path) -> dict[str, Any]:
     """Content of a bundle's configuration file, nothing of it resolved; the caller's own copy.
 
     Raises:

@@ -15,7 +15,9 @@ a :class:`CaseError` ends one case (exit code 1).
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from anomalyclip_monai.text import printable
 
@@ -67,3 +69,31 @@ class WeightsError(AnomalyCLIPError, RuntimeError):
 
     Also a ``RuntimeError``, which is what ``torch.nn.Module.load_state_dict`` raises for wrong keys.
     """
+
+
+def known_cause(error: BaseException | None) -> AnomalyCLIPError | None:
+    """The error of this package in a chain of causes; MONAI wraps what a transform raises."""
+    while error is not None:
+        if isinstance(error, AnomalyCLIPError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def innermost(error: BaseException) -> str:
+    """Type and message of what started a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextlib.contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise an error of this package as it was, where MONAI has wrapped it in one of its own; others stay."""
+    try:
+        yield
+    except Exception as error:
+        known = known_cause(error)
+        if known is None:
+            raise
+        raise known from known.__cause__

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.resources import DEFAULT_BUNDLE
+from anomalyclip_monai.resources import DEFAULT_BUNDLE, presets
 from anomalyclip_monai.text import printable
 
 Kind = Literal["text", "texts", "number", "count", "counts", "switch", "yes"]
@@ -49,7 +49,8 @@ class Option:
         flag: where it is not the name.
         metavar: of the flag.
         used_in: ids in ``inference.json`` of the steps that take it as an argument of the same name.
-        said: of a setting that is on, what a report's protocol says of it.
+        said: what a report's protocol says of a setting that is on, or has another value than ``default``; ``{}``
+            stands for the value.
         said_of: in protocols of what.
         training: the same in ``train.json``, where it has a meaning there.
     """
@@ -101,7 +102,8 @@ class Option:
                 return self._number(given)
             case "counts":
                 several = given if isinstance(given, (list, tuple)) else (given,)
-                return tuple(self._number(one) for one in several)
+                numbers = (part for one in several for part in (one.split(",") if isinstance(one, str) else (one,)))
+                return tuple(self._number(one) for one in numbers)
             case "texts":
                 several = (given,) if isinstance(given, (str, os.PathLike)) else tuple(given)
                 return tuple(self._text(one) for one in several)
@@ -272,7 +274,7 @@ class CaseOptions(OptionSet):
 
     preset: str | None = option(
         "text",
-        "how intensities become [0, 1]: auto, the name of a preset, or the path of a preset's YAML file",
+        f"how intensities become [0, 1]: auto, {', '.join(presets())}, or the path of a preset's YAML file",
         "scaling",
         commands=(*_SCORING, _TRAIN),
         default="auto",
@@ -315,6 +317,7 @@ class CaseOptions(OptionSet):
         "heatmap",
         commands=_SCORING,
         default=1,
+        shown="the bundle's",
         metavar="N",
         used_in=(_INFERER,),
     )
@@ -461,10 +464,10 @@ class MeasureOptions(OptionSet):
 
     protocol: str | None = option(
         "text",
-        "paper or native",
+        "paper, native or organs",
         "measuring",
         commands=(_EVALUATE,),
-        shown="paper for the paper's sets of photos",
+        shown="that of the set",
     )
     methods: tuple[str, ...] | None = option(
         "texts",
@@ -583,4 +586,7 @@ def reported_settings() -> tuple[str, ...]:
 def protocol_phrases(settings: Mapping[str, Any], of: Literal["photos", "volumes"]) -> str:
     """What a protocol says of the settings that are on: ``; reflections in colour pictures filled``."""
     spoken = (known for known in CaseOptions.known() if known.said and known.said_of in (of, "all"))
-    return "".join(f"; {known.said}" for known in spoken if settings.get(known.name))
+    given = ((known, settings.get(known.name)) for known in spoken)
+    return "".join(
+        f"; {known.said.format(value)}" for known, value in given if value not in (None, False, known.default)
+    )

@@ -25,6 +25,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SCALINGS = ("preset", "preset_table")
 """Entries of a preset's file."""
 
+MAX_PRESET_NAME = 80
+"""Most characters of the name in a preset's file, which stands in results and on the terminal."""
+
 DEFAULT_BUNDLE = "tiny"
 """The bundle of every command and function that is not told another."""
 
@@ -148,8 +151,11 @@ def read_overlay(path: Path) -> dict[str, Any]:
     if unknown := sorted(str(key) for key in content if key not in _SCALINGS):
         what = f"a preset has no {', '.join(unknown)}"
         raise UsageError("E_PRESET", what, path, f"keep {' and '.join(_SCALINGS)} only")
-    if not isinstance(content.setdefault("preset", path.stem), str):
+    name = content.setdefault("preset", path.stem)
+    if not isinstance(name, str):
         raise UsageError("E_PRESET", "the preset's name is no text", path, "give it a name")
+    if not name.strip() or name == "auto" or len(name) > MAX_PRESET_NAME:
+        raise UsageError("E_PRESET", f"a preset cannot be called {name[:MAX_PRESET_NAME]!r}", path, "give it a name")
     return content
 
 

@@ -1,4 +1,4 @@
-"""Names and texts of others on their way to a line that a person reads."""
+"""Words on their way to a line that a person reads: names and texts of others, and numbers of things."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def printable(text: str | os.PathLike[str]) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(character) if _is_hidden(character) else character for character in text)
+
+
+def counted(count: int, noun: str) -> str:
+    """-> ``1 case``, ``2 cases``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def name_bytes(text: str) -> bytes:
+    """A name, with what is no UTF-8 in it, for a hash; of others ``text.encode()``."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _is_hidden(character: str) -> bool:

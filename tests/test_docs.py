@@ -138,6 +138,13 @@ def for_data_sets(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def for_an_evaluation(folder: Path) -> dict[str, Any]:
+    for_data_sets(folder)
+    request = ["evaluate", "colondb", "CVC-ColonDB", "-o", "reports", "--fast", "--no-mirror", "--bootstrap", "0", "-q"]
+    assert cli.main(request) == 0
+    return {}
+
+
 def for_hand_written_prompts(folder: Path) -> dict[str, Any]:
     return {"images": torch.full((1, 3, 70, 90), 0.5)}
 
@@ -164,6 +171,7 @@ def for_a_threshold_of_ones_own(folder: Path) -> dict[str, Any]:
 PREPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
     "README.md": for_the_readme,
     "docs/datasets.md": for_data_sets,
+    "docs/evaluation.md": for_an_evaluation,
     "docs/hand_written.md": for_hand_written_prompts,
     "docs/network.md": for_the_network,
     "docs/volumes_3d.md": for_a_threshold_of_ones_own,

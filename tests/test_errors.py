@@ -8,8 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import anomalyclip_monai
 from anomalyclip_monai import exceptions
+from anomalyclip_monai.exceptions import NoInputError, known_cause, unwrapped
 
 PACKAGE = Path(anomalyclip_monai.__file__).parent
 TABLE = PACKAGE.parent / "docs" / "errors.md"
@@ -92,3 +95,25 @@ def test_every_kind_of_error_has_an_exit_code():
         if isinstance(kind, type) and issubclass(kind, exceptions.AnomalyCLIPError)
     }
     assert kinds - {"AnomalyCLIPError"} <= EXITS.keys()
+
+
+def test_known_cause_looks_through_wrappings() -> None:
+    cause = NoInputError("E_NO_IMAGES", "no image found")
+    assert known_cause(cause) is cause
+    wrapped, handling = RuntimeError("applying transform"), KeyError("while handling")
+    wrapped.__cause__ = handling
+    handling.__context__ = cause
+    assert known_cause(wrapped) is cause
+    assert known_cause(RuntimeError("no")) is None
+    assert known_cause(None) is None
+
+
+def test_an_error_of_ours_comes_out_of_its_wrapping() -> None:
+    cause = NoInputError("E_NO_IMAGES", "no image found")
+    cause.__cause__ = reason = OSError("gone")
+    with pytest.raises(NoInputError) as caught, unwrapped():
+        raise RuntimeError("applying transform") from cause
+    assert caught.value is cause
+    assert cause.__cause__ is reason
+    with pytest.raises(KeyError), unwrapped():
+        raise KeyError("of others")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import whole_file, whole_set
+from anomalyclip_monai.files import read_json, whole_file, whole_set, write_json, write_text
 
 
 def test_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
@@ -66,6 +66,23 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     with whole_file(tmp_path / "a.png") as temporary:
         temporary.write_text("")
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_texts_and_objects(tmp_path: Path) -> None:
+    assert write_text(tmp_path / "new" / "a.md", "ü").read_bytes() == "ü".encode()
+    path = write_json(tmp_path / "a.json", {"a": [1, None]})
+    assert path.read_text() == '{\n  "a": [\n    1,\n    null\n  ]\n}\n'
+    assert read_json(path) == {"a": [1, None]}
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1', "[" * 20000, "\0"])
+def test_what_is_no_json_object_is_none(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.json"
+    assert read_json(path) is None
+    path.write_text(content)
+    assert read_json(path) is None
+    os.mkfifo(tmp_path / "pipe.json")
+    assert read_json(tmp_path / "pipe.json") is None
 
 
 # --- the files of a case

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ PACKAGE = Path(anomalyclip_monai.__file__).parent
 
 FLOORS: tuple[frozenset[str], ...] = (
     # The root holds the version, and public names that it imports when they are first used.
-    frozenset({"", "definition", "exceptions", "files", "options", "resources", "text", "types", "yaml_data"}),
+    frozenset(
+        {"", "definition", "exceptions", "files", "folders", "options", "resources", "text", "types", "yaml_data"}
+    ),
     frozenset({"data", "losses", "metrics", "networks", "transforms"}),
     frozenset({"weights"}),
     frozenset({"engines", "inferers", "outputs"}),
@@ -28,6 +31,9 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cli", "label"}),
 )
 """From the ground up. A room imports from floors below it; between rooms of a floor imports go one way as well."""
+
+HUBS = ("huggingface_hub", "requests", "http", "urllib.request", "socket", "ftplib")
+"""What reaches beyond this machine: ``weights`` alone."""
 
 NO_TENSORS = (
     *(f"anomalyclip_monai.{room}" for room in ("data", "definition", "files", "options", "resources", "weights")),
@@ -69,6 +75,11 @@ def room_of(path: str) -> str:
     """Path below the package -> its room; "" is the package's own file."""
     first = path.split("/")[0].removesuffix(".py")
     return "" if first == "__init__" else first
+
+
+def module_of(path: str) -> str:
+    """Path below the package -> the module's whole name."""
+    return f"anomalyclip_monai.{path.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
 
 
 def room_of_name(name: str) -> str | None:
@@ -124,6 +135,32 @@ def test_networks_know_tensors_only() -> None:
         if room_of(found.file) == "networks" and is_below(found.name, NO_TENSORS)
     ]
     assert wrong == []
+
+
+def test_modules_import_one_way() -> None:
+    """No circle within a room either, be it for type checkers."""
+    graph: dict[str, set[str]] = defaultdict(set)
+    modules = {module_of(file.relative_to(PACKAGE).as_posix()) for file in PACKAGE.rglob("*.py")}
+    for found in imports(PACKAGE):
+        module, other = module_of(found.file), found.name
+        while other and other not in modules:
+            other = other.rpartition(".")[0]
+        if other and other != module and module != "anomalyclip_monai":  # the package's own file, see above
+            graph[module].add(other)
+    TopologicalSorter(graph).prepare()  # a CycleError names the circle
+
+
+def test_weights_alone_reach_beyond_this_machine() -> None:
+    wrong = [
+        told(found) for found in imports(PACKAGE) if is_below(found.name, HUBS) and room_of(found.file) != "weights"
+    ]
+    assert wrong == []
+    naming = {
+        room_of(file.relative_to(PACKAGE).as_posix())
+        for file in PACKAGE.rglob("*.py")
+        if re.search(r"(ANOMALYCLIP|HUB)_OFFLINE|HF_[A-Z]", file.read_text(encoding="utf-8"))
+    }
+    assert naming == {"weights"}
 
 
 def test_nothing_imports_the_command() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.cli.console import add_options, given_options
-from anomalyclip_monai.definition import read_json
+from anomalyclip_monai.definition import read_definition
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
 from anomalyclip_monai.options import (
@@ -21,6 +21,7 @@ from anomalyclip_monai.options import (
     CaseOptions,
     LearnOptions,
     ModelOptions,
+    Option,
     heatmap_settings,
     protocol_phrases,
     reported_settings,
@@ -46,6 +47,7 @@ def test_generated_files_are_what_the_options_say(monkeypatch, capsys):
         ("mirror", False, False),
         ("roi_label", [5, "6"], (5, 6)),
         ("roi_label", 5, (5,)),
+        ("roi_label", ["5,6", "7"], (5, 6, 7)),
         ("axes", 3, 3),
         ("axes", ("axial", "sagittal"), ("axial", "sagittal")),
         ("axes", "$print('x')", "$print('x')"),
@@ -105,7 +107,7 @@ def test_flags_are_those_of_the_command_and_empty_unless_given():
 def test_the_steps_take_the_options_that_are_handed_to_them():
     taken = set(inspect.signature(SliceAnomalyInferer).parameters)
     assert {known.name for known in CaseOptions.known() if "inferer" in known.used_in} <= taken
-    definition = read_json(resources.inference_config(resources.bundle_root("tiny")))
+    definition = read_definition(resources.inference_config(resources.bundle_root("tiny")))
     assert set(CaseOptions.names()) <= set(definition)
     assert set(definition["conditions"]) == {"model", "preset_table", *heatmap_settings()}
 
@@ -119,6 +121,13 @@ def test_a_report_names_every_setting_that_changes_heatmaps():
     assert protocol_phrases(settings, "volumes") == "; of the slices the part that holds the body"
     assert protocol_phrases(settings, "photos") == "; reflections in colour pictures filled"
     assert protocol_phrases({}, "photos") == ""
+
+
+def test_a_number_is_said_with_its_value_where_it_is_not_the_usual_one(monkeypatch):
+    share = Option("share", "number", "", "heatmap", default=0.02, said="the highest {:.0%} of a slice")
+    monkeypatch.setattr(CaseOptions, "known", classmethod(lambda _: (share,)))
+    assert protocol_phrases({"share": 0.1}, "volumes") == "; the highest 10% of a slice"
+    assert protocol_phrases({"share": 0.02}, "volumes") == protocol_phrases({}, "volumes") == ""
 
 
 def test_the_model_is_the_default_one_unless_named():

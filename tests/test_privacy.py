@@ -63,6 +63,8 @@ def test_markers_reach_only_the_patient_module_of_dicom_results(marked, tmp_path
     assert main(["localize", str(marked), "-o", str(tmp_path / "out")]) == 0
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.name for path in files} == {
+        ".anomalyclip.json",
+        "cohort.csv",
         "heatmap.nii.gz",
         "mask.nii.gz",
         "heatmap.dcm",
@@ -95,4 +97,5 @@ def test_markers_reach_no_error(marked, tmp_path, capfd, caplog):
     assert "series: E_" in printed.err
     assert len(printed.err.strip().splitlines()) == 1
     assert MARKER not in printed.out + printed.err + caplog.text
-    assert not (tmp_path / "out").exists()
+    (table,) = (tmp_path / "out").rglob("*")  # the table of all cases, and nothing of this one
+    assert MARKER not in table.read_text()

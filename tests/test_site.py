@@ -45,6 +45,12 @@ def test_every_page_is_there(site: Path) -> None:
     assert (site / "images" / "demo.png").is_file()
 
 
+def test_the_menu_names_a_page_once() -> None:
+    menu = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(menu) > 15
+    assert sorted(set(menu)) == sorted(menu)
+
+
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     for file in site.rglob("*.html"):
         tags = re.findall(r"<(?:script|img|link|iframe)\b[^>]*>", file.read_text(encoding="utf-8"))

@@ -11,13 +11,21 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 from anomalyclip_monai import __version__
 from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, signals, train, weights
 from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_NOT_STARTED, fail
-from anomalyclip_monai.exceptions import AnomalyCLIPError, NoInputError, UsageError, WeightsError
+from anomalyclip_monai.exceptions import (
+    AnomalyCLIPError,
+    NoInputError,
+    UsageError,
+    WeightsError,
+    innermost,
+    known_cause,
+)
 from anomalyclip_monai.text import printable
 
 COMMANDS = (localize, calibrate, evaluate, train, demo, info, weights)
@@ -48,9 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = caught.code
         except BaseException as error:
             # An interrupt in the middle of an import can come out as any other error.
-            if caught.signal is None and not isinstance(error, KeyboardInterrupt):
+            if caught.signal is not None or isinstance(error, KeyboardInterrupt):
+                code = caught.code
+            elif isinstance(error, Exception):
+                code = _fail_unforeseen(error)
+            else:
                 raise
-            code = caught.code
         if caught.signal is not None:
             code = caught.code
             with contextlib.suppress(OSError):
@@ -61,15 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    # What libraries log may hold values of headers; only this package's own warnings reach the terminal.
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
+    # What libraries log, or warn of, may hold values of headers; only this package's own warnings reach the terminal.
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     ours, once = logging.getLogger("anomalyclip_monai"), _Once()
     before = ours.level
     ours.setLevel(logging.ERROR if getattr(arguments, "quiet", False) else logging.WARNING)
-    for handler in logging.root.handlers:
+    formatters = {handler: handler.formatter for handler in logging.root.handlers}
+    for handler in formatters:
         handler.addFilter(once)
+        handler.setFormatter(_OneLine())
     try:
-        code: int = arguments.run(arguments)
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            code: int = arguments.run(arguments)
         return code
     except (UsageError, NoInputError, WeightsError) as error:
         return fail(error, EXIT_NOT_STARTED)
@@ -80,19 +96,30 @@ def _run(argv: Sequence[str] | None) -> int:
         return fail(UsageError("E_OPTION", what, None, "check the files that were given"), EXIT_NOT_STARTED)
     finally:
         ours.setLevel(before)
-        for handler in logging.root.handlers:
+        for handler, formatter in formatters.items():
             handler.removeFilter(once)
+            handler.setFormatter(formatter)
+
+
+class _OneLine(logging.Formatter):
+    """Shows a message on one line, whatever the names in it hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message alone."""
+        return printable(record.getMessage())
 
 
 class _Once(logging.Filter):
-    """Lets a warning through once in a run, be it that several parts of a command look at the same folder."""
+    """Lets a warning of ours through once in a run, be it that several parts of a command look at the same folder."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it was not said yet."""
+        """Whether it is an error, or ours and not said yet."""
+        if record.levelno < logging.ERROR and not record.name.startswith("anomalyclip_monai"):
+            return False  # some libraries set levels of their own
         message = record.getMessage()
         new = record.levelno != logging.WARNING or message not in self._said
         self._said.add(message)
@@ -104,6 +131,15 @@ def _fail_by_system(error: OSError) -> int:
     what = error.strerror or str(error)
     with contextlib.suppress(OSError):
         return fail(AnomalyCLIPError("E_SYSTEM", what, error.filename, "see what the system says"), EXIT_CASE_FAILED)
+    return EXIT_CASE_FAILED
+
+
+def _fail_unforeseen(error: Exception) -> int:
+    """One line for a mistake of ours; its traceback goes to the log of the level DEBUG."""
+    logging.getLogger(__name__).debug("unexpected error", exc_info=error)
+    unknown = AnomalyCLIPError("E_INTERNAL", f"unexpected {innermost(error)}", None, "please report this line")
+    with contextlib.suppress(OSError):
+        return fail(known_cause(error) or unknown, EXIT_CASE_FAILED)
     return EXIT_CASE_FAILED
 
 

@@ -51,7 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     inputs, output = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
     from anomalyclip_monai.api import Pipeline, fit_threshold
     from anomalyclip_monai.engines.calibration import Wanted
-    from anomalyclip_monai.files import whole_file
+    from anomalyclip_monai.files import write_text
+    from anomalyclip_monai.folders.marker import has_schema, keep_others
+
+    keep_others(output.parent, [output.name], ours=has_schema(output, "anomalyclip-calibration"))
 
     if (share := arguments.false_alarm_share) is not None:
         wanted = Wanted(share, "share", arguments.quantile)
@@ -60,8 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         wanted = Wanted(1.0 if ml is None else ml, "ml", arguments.quantile)
     with progress(arguments.quiet) as (slices, cases):
         found = fit_threshold(inputs, wanted, Pipeline(model, case), progress=slices, cases=cases)
-    with whole_file(output) as temporary:
-        temporary.write_text(found.to_json(), encoding="utf-8")
+    write_text(output, found.to_json())
     for failure in found.details["failed"]:
         say(f"{printable(failure['case'])}: {failure['error']}", to=sys.stderr)
     if not arguments.quiet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[OptionSet], comma
             case "switch":
                 said["action"] = argparse.BooleanOptionalAction
             case "texts" | "counts":
-                said |= {"nargs": "+", "metavar": known.metavar}
+                said |= {"nargs": "+", "action": "extend", "metavar": known.metavar}
             case _:
                 said["metavar"] = known.metavar or (f"{{{','.join(known.choices)}}}" if known.choices else None)
         parser.add_argument(known.flags, **said)
@@ -61,8 +62,13 @@ def model_options(arguments: argparse.Namespace) -> ModelOptions:
     """The options of the network; of a bundle that does not come with the package one line says that it is code.
 
     Raises:
-        UsageError: a value is wrong, or there is no such bundle.
+        UsageError: a value is wrong, there is no such bundle, or no place for temporary files.
     """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:  # torch cannot be imported without one
+        what = "there is no folder for temporary files that can be written"
+        raise UsageError("E_WRITE", what, None, "set TMPDIR to one") from error
     if arguments.model is not None and arguments.backbone is not None:
         raise UsageError("E_OPTION", "--model and --backbone", None, "leave one out")
     chosen = given_options(arguments, ModelOptions)
@@ -123,15 +129,10 @@ def progress(
 
 
 def say(text: str, to: Any = None) -> None:
-    """Print a line, above the progress bars."""
+    """Print a line, above the progress bars; what it holds of names is shown on that line, whatever they hold."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=to or sys.stdout)
-
-
-def lesions(count: int) -> str:
-    """-> ``1 lesion``, ``2 lesions``."""
-    return f"{count} lesion{'' if count == 1 else 's'}"
+    tqdm.write(printable(text), file=to or sys.stdout)
 
 
 def fail(error: AnomalyCLIPError, code: int) -> int:

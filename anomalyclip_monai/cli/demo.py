@@ -10,14 +10,13 @@ from anomalyclip_monai.cli.console import (
     EXIT_DONE,
     add_options,
     add_quiet,
-    lesions,
     model_options,
     path_of,
     progress,
     say,
 )
 from anomalyclip_monai.options import CaseOptions, ModelOptions
-from anomalyclip_monai.text import printable
+from anomalyclip_monai.text import counted, printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.cli.console import Commands
@@ -39,11 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
     from anomalyclip_monai.api import Pipeline, ResultIterator
     from anomalyclip_monai.data.cases import datalist
     from anomalyclip_monai.data.phantom import head_phantom
+    from anomalyclip_monai.folders.work_folder import owned_folder
     from anomalyclip_monai.outputs.dicom_series import write_mr_series
     from anomalyclip_monai.outputs.nifti import write_nifti
 
     model, output = model_options(arguments), path_of(arguments.output, "the output")
-    made = output / "input"
+    made = owned_folder(output / "input")
     lesion, healthy = head_phantom(lesion=True), head_phantom(lesion=False)
     write_nifti(made / "lesion.nii.gz", lesion.data, lesion.affine)
     write_nifti(made / "healthy.nii.gz", healthy.data, healthy.affine)
@@ -70,7 +70,9 @@ def _compare(result: Result, phantom: Phantom) -> tuple[bool, list[str]]:
     from anomalyclip_monai.metrics import dice, is_defined
 
     heatmap, mask = np.asarray(result.heatmap)[0], np.asarray(result.mask)[0] > 0
-    lines = [f"{result.case}: score {result.score:.2f}, {lesions(len(result.lesions))}, {result.seconds:.1f} s"]
+    lines = [
+        f"{result.case}: score {result.score:.2f}, {counted(len(result.lesions), 'lesion')}, {result.seconds:.1f} s"
+    ]
     if not phantom.lesion.any():
         return not mask.any(), [
             *lines,

@@ -71,10 +71,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _all(arguments: argparse.Namespace, model: ModelOptions) -> int:
     """Every set below a folder that has no finished report yet, then the table over all of them."""
     from anomalyclip_monai.data.benchmarks import find_all
-    from anomalyclip_monai.outputs.report import all_sets_table, write_all_sets
+    from anomalyclip_monai.outputs.report import all_sets_table, check_all_sets_folder, write_all_sets
 
     code, reports = EXIT_DONE, []
     found = find_all(path_of(arguments.all, "the folder of all sets"))
+    check_all_sets_folder(path_of(arguments.output, "the output"))
     if not arguments.quiet:
         say(f"found: {', '.join(f'{dataset} in {printable(folder)}' for dataset, folder in found.items())}")
     for dataset, folder in found.items():
@@ -87,7 +88,8 @@ def _all(arguments: argparse.Namespace, model: ModelOptions) -> int:
         code = max(code, done)
     if reports:
         page = write_all_sets(reports, path_of(arguments.output, "the output"))[-1]
-        say(all_sets_table(reports))
+        for line in all_sets_table(reports).splitlines():
+            say(line)
         say(f"-> {printable(page)}")
     return code
 
@@ -162,13 +164,17 @@ def _bar(evaluator: SetEvaluator, quiet: bool) -> Iterator[None]:
 
 def _describe(report: Report, folder: Path) -> Iterator[str]:
     """The table with its baselines, then what it is a table of."""
-    from anomalyclip_monai.outputs.report.tables import counts, measures_table
+    from anomalyclip_monai.outputs.report.tables import category_table, counts, has_sets, measures_table
 
     table = measures_table(report)
     yield report.title + (f" - A PART: {report.note}" if not report.complete else "")
     yield from _columns([table.header, *table.rows])
     for note in table.notes:
         yield f"  {note}"
+    if (classes := category_table(report)) is not None and has_sets(report):
+        yield from _columns([classes.header, *classes.rows])
+        for note in classes.notes:
+            yield f"  {note}"
     if report.comparison is not None:
         yield f"compared with {printable(report.comparison.title)}: see table.md"
     for warning in report.warnings:

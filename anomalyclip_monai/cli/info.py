@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     models: dict[str, dict[str, str]] = {}
     for name in resources.bundles():
         root = resources.bundle_root(name)
-        models[name] = {"folder": str(root), **fingerprint(root)}
+        models[name] = {"folder": str(root)}
+        with contextlib.suppress(UsageError):  # without a home folder nothing was downloaded
+            models[name] |= fingerprint(root)
     versions = {name: resources.installed_version(name) for name in names}
     content = {
         "anomalyclip-monai": __version__,
@@ -43,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         "home": home,
     }
     if arguments.json:
-        say(json.dumps(content, indent=2))
+        for line in json.dumps(content, indent=2).splitlines():
+            say(line)
         return EXIT_DONE
     say(f"anomalyclip-monai {__version__}")
     say("  ".join(f"{name} {version}" for name, version in versions.items()))

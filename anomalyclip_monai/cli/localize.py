@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalyclip_monai import __version__
+from anomalyclip_monai import __version__, resources
 from anomalyclip_monai.cli.console import (
     EXIT_CASE_FAILED,
     EXIT_DONE,
@@ -16,7 +16,6 @@ from anomalyclip_monai.cli.console import (
     add_quiet,
     given_options,
     inputs_of,
-    lesions,
     model_options,
     path_of,
     progress,
@@ -24,12 +23,12 @@ from anomalyclip_monai.cli.console import (
 )
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
-from anomalyclip_monai.text import printable
+from anomalyclip_monai.text import counted, printable
 
 if TYPE_CHECKING:
     from anomalyclip_monai.api import Pipeline
-    from anomalyclip_monai.case_folder import CaseFolder
     from anomalyclip_monai.cli.console import Commands
+    from anomalyclip_monai.folders.case_folder import CaseFolder
     from anomalyclip_monai.outputs import Result
 
 
@@ -63,8 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_together(case, has_roi=which.roi is not None)
     inputs, out = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
     from anomalyclip_monai.api import Pipeline, ResultIterator
-    from anomalyclip_monai.case_folder import BUSY
     from anomalyclip_monai.data import datalist
+    from anomalyclip_monai.folders.case_folder import BUSY
     from anomalyclip_monai.outputs.cohort import Cohort, check_places
 
     records = datalist(inputs, which.roi, which.series)
@@ -97,18 +96,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _settings(pipeline: Pipeline, *, dicom: bool) -> dict[str, Any]:
-    """All that decides on the results of a case beside its input, for ``--continue``; of a file counts its content."""
-    from anomalyclip_monai.data.content import sha256_of
+    """All that decides on the results of a case beside its input, for ``--continue``.
 
-    speed = {known.name for known in CaseOptions.known() if known.changes == "speed"}
-    options = {name: value for name, value in pipeline.options.given().items() if name not in speed}
+    Of a file counts its content, and of an option its value, whether it was given or is the bundle's own.
+    """
+    from anomalyclip_monai.data.content import sha256_of
+    from anomalyclip_monai.definition import read_definition
+    from anomalyclip_monai.transforms.calibration import plain_conditions
+    from anomalyclip_monai.weights.choice import INFERENCE
+
+    definition = pipeline.choice.root / "configs" / INFERENCE
+    values = {**read_definition(definition), **pipeline.options.given()}
+    values |= resources.preset_values(str(values.get("preset")))
+    options = {known.name: values.get(known.name) for known in CaseOptions.known() if known.changes != "speed"}
     if Path(str(options.get("threshold", ""))).is_file():
         options["threshold"] = sha256_of([Path(str(options["threshold"]))])
     return {
         "version": __version__,
-        "conditions": pipeline.conditions,
+        "definition": sha256_of([definition]),
+        "conditions": plain_conditions(pipeline.conditions),
         "network": {**pipeline.choice.values, **pipeline.choice.components},
-        **options,
+        **plain_conditions(options),
         "dicom": dicom,
     }
 
@@ -116,7 +124,7 @@ def _settings(pipeline: Pipeline, *, dicom: bool) -> dict[str, Any]:
 def _describe(result: Result, place: CaseFolder, told: set[str]) -> Iterator[str]:
     """Lines about a result; what was said of an earlier case of this run, in ``told``, is not said again."""
     count = len(result.lesions)
-    found = lesions(count)
+    found = counted(count, "lesion")
     if count and (volume := result.lesions[0].volume_mm3) is not None:
         total = sum(lesion.volume_mm3 or 0 for lesion in result.lesions)
         found += f", {total / 1000:.1f} ml" + (f" (highest peak: {volume / 1000:.1f} ml)" if count > 1 else "")

@@ -78,12 +78,13 @@ def run_download(arguments: argparse.Namespace) -> int:
 def run_convert(arguments: argparse.Namespace) -> int:
     """Keep the learned prompts of a checkpoint that the authors' code saved, and note which published one it is."""
     from anomalyclip_monai.weights import store
-    from anomalyclip_monai.weights.prompts import read_prompts
+    from anomalyclip_monai.weights.prompts import check_target, read_prompts
 
     source, target = Path(arguments.checkpoint), Path(arguments.output)
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError("E_OPTION", "the output is the checkpoint itself", target, "give another name with -o")
     prompts = read_prompts(source)
+    check_target(target)
     prompts.save(target)
     if prompts.published:
         say(f"{source.name}: {prompts.published.title} (blob {prompts.blob_id[:12]})")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anomalyclip_monai.cohort_table import COHORT
 from anomalyclip_monai.data import dicom_series
 from anomalyclip_monai.data.archive import open_archive
 from anomalyclip_monai.data.content import files_of, sha256_of, stamps_of
@@ -26,7 +25,8 @@ from anomalyclip_monai.data.photo import is_photo, read_photo
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.data.walk import counted, files_below, kind_of, special_kind, tell
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
-from anomalyclip_monai.files import given_path
+from anomalyclip_monai.files import absolute
+from anomalyclip_monai.folders.cohort_table import COHORT
 from anomalyclip_monai.types import PathLike, Record
 
 _OWN_DICOM = {"mask.dcm": "DICOM: SEG", "heatmap.dcm": "DICOM: parametric map"}
@@ -113,7 +113,7 @@ def find_cases(inputs: Sequence[PathLike], series: str | None = None) -> list[Ca
     Raises:
         NoInputError: nothing was found: ``E_NOT_FOUND`` or ``E_NO_IMAGES`` with what was skipped.
     """
-    paths = list(dict.fromkeys(header_file(_absolute(path)) for path in inputs))
+    paths = list(dict.fromkeys(header_file(absolute(path)) for path in inputs))
     missing = [path for path in paths if not path.exists()]
     if len(missing) == len(paths):
         raise NoInputError("E_NOT_FOUND", "no such file or folder", missing[0] if missing else None, "check the path")
@@ -212,10 +212,6 @@ def _common_root(paths: Sequence[Path]) -> Path:
     if len(paths) == 1:
         return paths[0] if paths[0].is_dir() else paths[0].parent
     return Path(os.path.commonpath([path.parent for path in paths]))
-
-
-def _absolute(path: PathLike) -> Path:
-    return Path(os.path.abspath(given_path(path)))
 
 
 def _relative(path: Path, root: Path) -> str:

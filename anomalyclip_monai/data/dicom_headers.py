@@ -27,7 +27,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 
 from anomalyclip_monai.data.dicom_elements import too_many_elements
 from anomalyclip_monai.data.dicom_terms import defined_body_part, defined_modality
-from anomalyclip_monai.data.volume import Frame
+from anomalyclip_monai.data.frame import Frame
 from anomalyclip_monai.types import PathLike
 
 MAX_INFLATED_BYTES = 256 * 2**20

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from anomalyclip_monai.data.dicom_headers import MAX_VALUE_BYTES, SliceHeader
-from anomalyclip_monai.data.volume import Frame
+from anomalyclip_monai.data.frame import Frame
 from anomalyclip_monai.exceptions import CaseError
 
 REQUIRED = (

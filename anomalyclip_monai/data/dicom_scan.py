@@ -20,7 +20,7 @@ from anomalyclip_monai.data.dicom_headers import (
     SliceHeader,
     read_object,
 )
-from anomalyclip_monai.data.volume import Frame
+from anomalyclip_monai.data.frame import Frame
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import PathLike
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.data import Dataset, decollate_batch, list_data_collate
 
-from anomalyclip_monai.exceptions import AnomalyCLIPError
+from anomalyclip_monai.exceptions import known_cause
 from anomalyclip_monai.types import Record
 
 
@@ -33,22 +33,6 @@ class CaseDataset(Dataset):
             if known is None:
                 raise
             return {"case": self.data[index]["case"], "error": known}
-
-
-def known_cause(error: BaseException | None) -> AnomalyCLIPError | None:
-    """The error of this package in a chain of causes; MONAI wraps what a transform raises."""
-    while error is not None:
-        if isinstance(error, AnomalyCLIPError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def innermost(error: BaseException) -> str:
-    """Type and message of what started a chain of errors."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def collate_cases(batch: Sequence[Record]) -> Record:

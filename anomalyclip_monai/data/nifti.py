@@ -7,7 +7,6 @@ import gzip
 import io
 import logging
 import struct
-import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 from anomalyclip_monai.data.geometry import UNITS, check_plausible
 from anomalyclip_monai.data.volume import Source, StoredGrid, Volume
 from anomalyclip_monai.exceptions import CaseError
-from anomalyclip_monai.types import Affine, FloatArray, PathLike
+from anomalyclip_monai.types import Affine, PathLike
 
 MGH_SUFFIXES = (".mgh", ".mgz")
 PAIR_SUFFIXES = (".hdr", ".hdr.gz", ".img", ".img.gz")
@@ -33,9 +32,6 @@ MAX_VOXELS = 2**30
 
 MAX_POSITION = 1e9
 """Largest number in an affine, in mm; beyond it a header is damaged."""
-
-BLOCK_VOXELS = 2**25
-"""Voxels of the slices that :func:`iter_slices` gathers at once across the order in which they are stored."""
 
 MAX_OFFSET = 2**40
 """Largest byte at which voxels are believed to begin."""
@@ -132,64 +128,6 @@ def read_nifti(path: PathLike, volume: int | None = None, keep_nan: bool = False
         return result
 
 
-def iter_slices(path: PathLike, axis: int = 2, *, volume: int | None = None) -> Iterator[FloatArray]:
-    """Yield the slices of a volume, each the two other axes in their order, as float32 in modality values.
-
-    Only a few slices are in memory at a time. NaN and infinity take the smallest value of their slice. Across other
-    axes than the last, blocks of slices are gathered in several passes, through a temporary file if compressed.
-
-    Args:
-        path: see :func:`read_nifti`.
-        axis: the array axis along which the slices follow each other.
-        volume: see :func:`read_nifti`.
-
-    Raises:
-        ValueError: the axis is not 0, 1 or 2.
-        CaseError: see :func:`read_nifti`; of damaged data only when they are reached.
-    """
-    if axis not in (0, 1, 2):
-        raise ValueError(f"axis ({axis}) must be 0, 1 or 2")
-    path = Path(path)
-    lowest = np.float32(0)
-    with _one_error(path), contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_opened(_voxel_file(path)))
-        image, _ = _parse(stream, path)
-        shape = _check_image(image, path, volume)
-        _affine(image, shape, path)
-        if axis != 2 and isinstance(stream, gzip.GzipFile):
-            stream = stack.enter_context(_unpacked(stream, image, path))
-            image, _ = _parse(stream, path)
-        at_once = 1 if axis == 2 else max(1, BLOCK_VOXELS // (shape[0] * shape[1] * shape[2] // shape[axis]))
-        for start in range(0, shape[axis], at_once):
-            block = range(start, min(start + at_once, shape[axis]))
-            for data in _planes(image, shape, axis, block, volume):
-                finite = np.isfinite(data)
-                if finite.any():
-                    lowest = data[finite].min()
-                data[~finite] = lowest
-                yield data
-        _read_to_end(stream)
-
-
-def _planes(
-    image: Any, shape: tuple[int, int, int], axis: int, block: range, volume: int | None
-) -> Iterator[FloatArray]:
-    """A block of slices along an axis, from planes read in stored order."""
-
-    def plane(k: int, part: Any = ...) -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.array(_stored_plane(image, k, volume)[part], dtype=np.float32)
-
-    if axis == 2:
-        yield from (plane(k) for k in block)
-        return
-    span = slice(block.start, block.stop)
-    gathered = np.empty((len(block), shape[1 - axis], shape[2]), np.float32)
-    for k in range(shape[2]):
-        gathered[:, :, k] = plane(k, (span,)) if axis == 0 else plane(k, (slice(None), span)).T
-    yield from gathered
-
-
 def _stored_plane(image: Any, k: int, volume: int | None) -> np.ndarray:
     """(X, Y) at index k of the third axis, scaled by the header, in the type that this gives."""
     rest = (volume or 0,) if len(image.shape) == 4 else (0,) * (len(image.shape) - 3)
@@ -265,22 +203,6 @@ def _read_to_end(stream: IO[bytes] | gzip.GzipFile) -> None:
     if isinstance(stream, gzip.GzipFile):
         while stream.read(_CHUNK):  # the checksum lies behind the last byte
             pass
-
-
-@contextlib.contextmanager
-def _unpacked(stream: gzip.GzipFile, image: Any, path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file with the uncompressed bytes, no more of them than the header announces."""
-    size = int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
-    left = image.dataobj.offset + size + _CHUNK
-    stream.seek(0)
-    with tempfile.TemporaryFile() as plain:
-        while chunk := stream.read(_CHUNK):
-            left -= len(chunk)
-            if left < 0:
-                raise CaseError("E_NIFTI", "the file holds more than its header says", path, "check the file")
-            plain.write(chunk)
-        plain.seek(0)
-        yield plain
 
 
 def _parse(stream: Any, path: Path) -> tuple[Any, list[str]]:

@@ -6,20 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from anomalyclip_monai.data.frame import Frame
 from anomalyclip_monai.types import Affine, FloatArray
 
 if TYPE_CHECKING:
     from anomalyclip_monai.data.dicom_origin import Origin
 
 SourceKind = Literal["nifti", "dicom", "photo", "memory"]
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """The file and the frame in it (0 for a single-frame object) that hold one slice of a DICOM volume."""
-
-    path: Path
-    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import own_files
-from anomalyclip_monai.cohort_table import COHORT, is_cohort
 from anomalyclip_monai.data.nifti import header_file, is_foreign
+from anomalyclip_monai.folders.cohort_table import COHORT, is_cohort
+from anomalyclip_monai.folders.marker import own_files
 from anomalyclip_monai.text import printable
 
 logger = logging.getLogger(__name__)

@@ -19,6 +19,7 @@ from anomalyclip_monai.data.geometry import voxel_volume
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
 from anomalyclip_monai.outputs import Result
 from anomalyclip_monai.resources import installed_version
+from anomalyclip_monai.text import counted
 from anomalyclip_monai.transforms.calibration import Calibration, plain_conditions
 from anomalyclip_monai.transforms.post import default_min_volume, smallest_lesion
 
@@ -176,7 +177,7 @@ class Calibrator:
             middle = (low + high) // 2
             low, high = (low, middle) if self.wanted.allows(self._reached(middle)) else (middle, high)
         reached, date = self._reached(high), datetime.date.today().isoformat()
-        count = f"{len(self)} normal {self._preset} case{'' if len(self) == 1 else 's'}"
+        count = counted(len(self), f"normal {self._preset} case")
         rows = [
             {"case": case.name, "false_alarm": case.amount(high), "before": case.before, "peak": case.peak}
             for case in self._cases

@@ -8,8 +8,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents, SupervisedEvaluator
 
-from anomalyclip_monai.data.loading import decollate_cases, known_cause
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError
+from anomalyclip_monai.data.loading import decollate_cases
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, known_cause
 
 logger = logging.getLogger(__name__)
 

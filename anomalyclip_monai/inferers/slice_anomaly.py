@@ -37,8 +37,8 @@ class SliceAnomalyInferer(Inferer):
 
     Slices are taken along the slice axis, turned upright, scored in batches and put back at their index on the stored
     grid; no volume is resampled. For a ``MetaTensor`` the result carries the input's affine and, in its meta data,
-    ``slice_scores`` (B, S), ``slice_axis`` (B,), ``axes`` (B, 3; -1 for those not used) and ``batch_halvings`` (B,).
-    (B, C, X, Y) images are taken as single slices.
+    ``axes`` (B, 3; -1 for those not used), ``slice_scores`` (B, S) along the first of them and ``batch_halvings``
+    (B,). (B, C, X, Y) images are taken as single slices.
 
     With several ``axes`` the heatmap is the mean of the heatmaps along each, where a skipped slice counts as 0. What
     has no second plane keeps to one: single slices, slices that lie on no grid, pictures and frames without a physical
@@ -127,7 +127,6 @@ class SliceAnomalyInferer(Inferer):
             raise ValueError("the volumes of one batch have different numbers of slices, use a batch of one")
         found = {
             "slice_scores": torch.stack(scores),
-            "slice_axis": torch.tensor([chosen[0] for chosen in axes]),
             "axes": torch.tensor([[*chosen, -1, -1][:3] for chosen in axes]),
             "batch_halvings": torch.tensor(halvings),
         }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from skimage.measure import label
 
 from anomalyclip_monai.metrics.pixels import PixelScores
 from anomalyclip_monai.metrics.pointing import pointing, slice_pointing
@@ -31,6 +32,7 @@ class VolumeMeasures:
         pointing: whether the highest voxel lies in a lesion.
         slice_pointing: share of the slices with a lesion whose highest voxel lies in it.
         false_alarm_ml: volume at or above the threshold outside lesions, in ml.
+        false_alarms: 26-connected components at or above the threshold that hold no lesion voxel.
     """
 
     slice_auroc: Value
@@ -42,6 +44,7 @@ class VolumeMeasures:
     pointing: Value
     slice_pointing: Value
     false_alarm_ml: Value
+    false_alarms: int
 
 
 def measure_volume(
@@ -90,6 +93,7 @@ def measure_volume(
         pointing=pointing(scores, lesion, there),
         slice_pointing=slice_pointing(scores, lesion, slice_axis, there),
         false_alarm_ml=millilitres(predicted & ~lesion, voxel_volume),
+        false_alarms=_without_lesion(predicted, lesion),
     )
 
 
@@ -127,3 +131,9 @@ def _voxels(scores: NDArray[Any], lesion: NDArray[np.bool_], inside: ArrayLike |
     pixels = PixelScores(regions=False, of="voxel")
     pixels.update(scores, lesion, inside)
     return pixels
+
+
+def _without_lesion(predicted: NDArray[np.bool_], lesion: NDArray[np.bool_]) -> int:
+    """How many components of a mask hold no voxel of a lesion."""
+    components: NDArray[Any] = label(predicted, connectivity=predicted.ndim)
+    return int(components.max(initial=0)) - np.unique(components[lesion & predicted]).size

@@ -6,6 +6,7 @@ an image that was drawn twice counting twice. A row that does not define a measu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -78,6 +79,17 @@ def median_rows(values: ArrayLike, draws: NDArray[Any]) -> Rows:
     known = np.isfinite(given)
     times = draws[:, known].astype(int)
     return np.array([np.median(np.repeat(given[known], row)) if row.any() else np.nan for row in times])
+
+
+def without_constant(rows: Mapping[str, Rows], values: Mapping[str, ArrayLike]) -> dict[str, Rows]:
+    """Resampled means without those of a single known value: it is the same in every set, and not therefore certain.
+
+    Args:
+        rows: measure -> (R,); with R = 1 nothing is left out.
+        values: measure -> (N,) what its mean or median is of, NaN where undefined; a measure without an entry stays.
+    """
+    single = {name for name, given in values.items() if np.count_nonzero(np.isfinite(np.asarray(given, float))) < 2}
+    return {name: found for name, found in rows.items() if len(found) == 1 or name not in single}
 
 
 def _area_to(limit: float, rate: NDArray[Any], overlap: NDArray[Any]) -> float:

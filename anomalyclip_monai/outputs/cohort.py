@@ -9,21 +9,32 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
+import re
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from anomalyclip_monai import case_folder
-from anomalyclip_monai.case_folder import CaseFolder, lock_file, own_files, read_json
-from anomalyclip_monai.cohort_table import COHORT, Row, cell, cohort_text, is_cohort, read_cohort
 from anomalyclip_monai.data.cases import Case
 from anomalyclip_monai.data.content import files_of, sha256_of
-from anomalyclip_monai.data.loading import innermost
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError
-from anomalyclip_monai.files import cannot_write
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError, innermost
+from anomalyclip_monai.files import cannot_write, read_json, undisturbed
+from anomalyclip_monai.folders.case_folder import BUSY, CaseFolder, hold, recover
+from anomalyclip_monai.folders.cohort_table import (
+    COHORT,
+    Row,
+    cell,
+    cohort_text,
+    is_begun_cohort,
+    is_cohort,
+    read_cohort,
+)
+from anomalyclip_monai.folders.locks import lock_file, share, unshare
+from anomalyclip_monai.folders.marker import MARKER, note_of, of_others, own_files
 from anomalyclip_monai.outputs.places import check_folders
 from anomalyclip_monai.outputs.result import Result
 from anomalyclip_monai.types import Record
@@ -31,10 +42,19 @@ from anomalyclip_monai.types import Record
 ROOM = ".anomalyclip-run"
 """Folder below the output for the locks of the runs that go on."""
 
+_LOCKS = ("run.lock", "table.lock")
+
 TABLE_SECONDS = 1.0
 """The table is written at most so often, and at the end."""
 
+_OF_DICOM = "dicom"
+"""A setting that changes the results of DICOM cases only."""
+
 _PATIENCE = 10.0
+"""Seconds to wait for other runs that come and go."""
+
+_GONE = 1.0
+"""Seconds in which the room is made again where others remove it."""
 
 
 class Cohort:
@@ -42,7 +62,8 @@ class Cohort:
 
     Args:
         out: the output folder.
-        settings: all that decides on the files of a case beside its input and mask; JSON types.
+        settings: all that decides on the files of a case beside its input and mask; JSON types. ``dicom`` counts for
+            cases of DICOM only.
         go_on: leave cases whose results of the same input and settings are there.
 
     Raises:
@@ -51,6 +72,7 @@ class Cohort:
 
     def __init__(self, out: Path, settings: Mapping[str, Any], *, go_on: bool = False) -> None:
         self.out = out
+        self._given = dict(settings)
         self._settings = json.dumps(settings, sort_keys=True, default=str)
         self._go_on = go_on
         self._started = time.time_ns()
@@ -61,24 +83,30 @@ class Cohort:
     def __enter__(self) -> Cohort:
         table = self.out / COHORT
         if os.path.lexists(table) and (table.is_symlink() or not is_cohort(table)):
-            what = "a file is there that was not written by this program, it is left as it is"
-            raise UsageError("E_WRITE", what, table, "move it away, or choose another folder")
-        with contextlib.suppress(OSError):  # the cases will say why nothing can be written there
-            self._lock = self._join()
-            case_folder.recover(self.out)
+            raise UsageError(*of_others(table))
+        _check_room(self.out / ROOM)
+        try:
+            with contextlib.suppress(OSError):  # the cases will say why nothing can be written there
+                with undisturbed():
+                    self._lock = self._join()
+                recover(self.out)
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if self._lock is not None and self._rows:
-                self._write_table()
-        except OSError as refused:
-            if error is None:
-                raise cannot_write(self.out / COHORT, refused) from refused
-        finally:
-            self._leave()
+        with undisturbed():
+            try:
+                if self._lock is not None and self._rows:
+                    self._write_table()
+            except OSError as refused:
+                if error is None:
+                    raise cannot_write(self.out / COHORT, refused) from refused
+            finally:
+                self._leave()
 
     @contextlib.contextmanager
     def turn(self, record: Record) -> Iterator[Turn]:
@@ -92,15 +120,15 @@ class Cohort:
         """
         name = record["case"]
         try:
-            with case_folder.hold(self.out / name) as place:
-                turn = Turn(place, self._digest(record))
+            with hold(self.out / name) as place:
+                turn = Turn(name, place, self._digest(record))
                 if self._go_on or _younger(place.folder, self._started):
                     turn.there = _same(place.folder, turn.settings, record["image"])
                 yield turn
                 if turn.row is not None:
                     self._note(turn.row)
         except AnomalyCLIPError as error:
-            if error.code != case_folder.BUSY:
+            if error.code != BUSY:
                 self._note(Row(cell(name), "failed", error=cell(str(error))))
             raise
 
@@ -108,7 +136,10 @@ class Cohort:
         """Hash of all that decides on a case's files beside its input; of a mask counts its content."""
         roi = record.get("roi")
         mask = "" if roi is None else sha256_of(files_of(Path(roi))) or f"unknown {time.time_ns()}"
-        return hashlib.sha256(f"{self._settings}\n{mask}".encode()).hexdigest()
+        dicom = record["image"].series is not None
+        deciding = {name: value for name, value in self._given.items() if dicom or name != _OF_DICOM}
+        settings = json.dumps(deciding, sort_keys=True, default=str)
+        return hashlib.sha256(f"{settings}\n{mask}".encode()).hexdigest()
 
     def _note(self, row: Row) -> None:
         self._rows[row.case] = row
@@ -139,50 +170,65 @@ class Cohort:
         """
         mine = hashlib.sha256(self._settings.encode()).hexdigest().encode()
         room, until = self.out / ROOM, time.monotonic() + _PATIENCE
+        gone: FileNotFoundError | None = None
         while time.monotonic() < until:
-            with contextlib.suppress(FileNotFoundError):  # the last one to leave has just removed it
+            lock, theirs = None, b""
+            try:
                 room.mkdir(parents=True, exist_ok=True)
                 lock = lock_file(room / "run.lock")
                 if lock is not None:  # nobody is there
                     os.ftruncate(lock, 0)
                     os.write(lock, mine)
-                    case_folder.share(lock)
+                    share(lock)
                 else:
                     lock = lock_file(room / "run.lock", shared=True)
                 theirs = b"" if lock is None else (room / "run.lock").read_bytes()
                 if lock is not None and theirs == mine:
                     return lock
+                gone = None
+            except FileNotFoundError as error:  # the last one to leave has just removed it
+                gone = error
+            except OSError:
                 if lock is not None:
                     os.close(lock)
-                if theirs:
-                    break
+                raise
+            if lock is not None:
+                os.close(lock)
+            if theirs or (gone is not None and until - time.monotonic() < _PATIENCE - _GONE):
+                break
             time.sleep(0.02)
+        if gone is not None:  # no folder can be made here
+            raise gone
         todo = "wait until it has ended, or choose another folder"
-        raise UsageError(case_folder.BUSY, "a run with other settings is at this folder", self.out, todo)
+        raise UsageError(BUSY, "a run with other settings is at this folder", self.out, todo)
 
     def _leave(self) -> None:
         if self._lock is None:
             return
         room = self.out / ROOM
         with contextlib.suppress(OSError):
-            case_folder.unshare(self._lock)  # fails where others are there
+            unshare(self._lock)  # fails where others are there
             for path in room.iterdir():
-                path.unlink()
+                if _is_of_a_run(path):
+                    path.unlink()
             room.rmdir()
         os.close(self._lock)
+        self._lock = None
 
 
 class Turn:
     """One case of a run.
 
     Attributes:
+        case: its name.
         place: its folder.
         settings: hash of what the results depend on beside the input.
         there: whether they are there already; nothing has to be done then.
         row: for the table.
     """
 
-    def __init__(self, place: CaseFolder, settings: str) -> None:
+    def __init__(self, case: str, place: CaseFolder, settings: str) -> None:
+        self.case = case
         self.place = place
         self.settings = settings
         self.row: Row | None = None
@@ -197,7 +243,7 @@ class Turn:
     def there(self, value: bool) -> None:
         self._there = value
         if value:
-            self.row = _row(read_json(self.place.folder / "scores.json") or {}, "there already")
+            self.row = _row(self.case, read_json(self.place.folder / "scores.json") or {}, "there already")
 
     def save(self, result: Result, *, dicom: bool) -> Path:
         """Write a result; -> the folder.
@@ -211,7 +257,7 @@ class Turn:
             raise
         except Exception as error:  # one case must never stop the others
             raise CaseError("E_INTERNAL", f"unexpected {innermost(error)}", None, "please report this") from error
-        self.row = _row(result.scores(), "replaced" if self.place.replaces else "done")
+        self.row = _row(self.case, result.scores(), "replaced" if self.place.replaces else "done")
         return folder
 
 
@@ -228,34 +274,77 @@ def check_places(out: Path, records: Sequence[Record]) -> None:
         try:
             check_folders(out / case.name, dicom, files)
         except OutputError as error:
-            raise UsageError(error.code, error.what, error.path, error.todo) from error
+            raise _refused(error) from error
+
+
+def _check_room(room: Path) -> None:
+    """Refuse a folder of others that has the room's name.
+
+    Raises:
+        UsageError: there is one, or a file or a link (``E_WRITE``).
+    """
+    foreign = [path for name in _LOCKS if os.path.lexists(path := room / name) and not _is_of_a_run(path)]
+    if os.path.islink(room) or (os.path.exists(room) and not os.path.isdir(room)):
+        foreign = [room]
+    if foreign:
+        raise UsageError(*of_others(foreign[0]))
+
+
+def _refused(error: OutputError) -> UsageError:
+    """What would be wrong with each case, before any of them starts."""
+    return UsageError(error.code, error.what, error.path, error.todo)
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether a file in the room is a lock or a table in the making."""
+    if path.name not in _LOCKS:
+        return re.fullmatch(r"\d+\.csv", path.name) is not None and is_begun_cohort(path)
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with open(path, "rb") as file:
+            return re.fullmatch(rb"[0-9a-f]{64}|", file.read(65)) is not None
+    except OSError:
+        return False
 
 
 def _younger(folder: Path, started: int) -> bool:
     """Whether another run, with the same settings or it would not be there, has written a case since this one began."""
     try:
-        return (folder / case_folder.MARKER).stat().st_mtime_ns > started
+        return (folder / MARKER).stat().st_mtime_ns > started
     except OSError:
         return False
 
 
 def _same(folder: Path, settings: str, case: Case) -> bool:
     """Whether the results in a folder are whole and of just this input and these settings."""
-    note = case_folder.note_of(folder)
-    if note.get("settings") != settings or not {*note.get("files", ()), case_folder.MARKER} <= own_files(folder):
+    note = note_of(folder)
+    if note.get("settings") != settings or not {*note.get("files", ()), MARKER} <= own_files(folder):
         return False
     known = (read_json(folder / "scores.json") or {}).get("input_sha256")
     return case.error is None and bool(known) and known == sha256_of(case.files())
 
 
-def _row(scores: Mapping[str, Any], state: str) -> Row:
+def _row(case: str, scores: Mapping[str, Any], state: str) -> Row:
     """A line of the table out of the content of ``scores.json``."""
-    volumes = [lesion.get("volume_mm3") for lesion in scores.get("lesions", [])]
-    ml = "" if not scores.get("physical_size") or None in volumes else f"{sum(volumes) / 1000:.3f}"
+    lesions = scores.get("lesions")
+    volumes = [
+        _number(lesion.get("volume_mm3") if isinstance(lesion, dict) else None)
+        for lesion in (lesions if isinstance(lesions, list) else [None])
+    ]
+    known = [volume for volume in volumes if volume is not None]
+    whole = bool(scores.get("physical_size")) and len(known) == len(volumes)
+    score, seconds = _number(scores.get("score")), _number(scores.get("seconds"))
     return Row(
-        case=cell(str(scores.get("case", ""))),
+        case=cell(case),
         state=state,
-        score=f"{scores.get('score', 0):.6f}",
-        ml=ml,
-        seconds=f"{scores.get('seconds', 0):.3f}",
+        score="" if score is None else f"{score:.6f}",
+        ml=f"{sum(known) / 1000:.3f}" if whole else "",
+        seconds="" if seconds is None else f"{seconds:.3f}",
     )
+
+
+def _number(value: Any) -> float | None:
+    """A finite number out of a file that others may have changed."""
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if plain and math.isfinite(value) else None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,16 @@ import torch
 from monai.data import MetaTensor
 from PIL import Image
 
-from anomalyclip_monai import case_folder
 from anomalyclip_monai.data.geometry import SliceView, is_sheared
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
+from anomalyclip_monai.folders.case_folder import CaseFolder, hold
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.outputs.places import check_place
 from anomalyclip_monai.outputs.preview import draw_preview, scaled_to
 from anomalyclip_monai.resources import installed_version
-from anomalyclip_monai.transforms.post import Lesion, Threshold
-from anomalyclip_monai.types import Affine, PathLike, Record
+from anomalyclip_monai.transforms.findings import Findings, Lesion, Threshold
+from anomalyclip_monai.types import Affine, FloatArray, PathLike, Record
 
 _VERSIONED = ("anomalyclip-monai", "monai", "torch", "open_clip_torch", "numpy")
 
@@ -43,12 +42,7 @@ class Result:
         heatmap: (1, X, Y, Z) float32 in [0, 1] on the input's grid, with its affine.
         mask: (1, X, Y, Z) uint8, 1 for lesions.
         roi: (1, X, Y, Z) bool, the region of interest that was given.
-        score: of the case, in [0, 1].
-        slice_scores: (S,), in [0, 1], along ``slice_axis``.
-        slice_axis: array axis of the slices.
-        axes: all array axes along which slices were taken for the heatmap, ``slice_axis`` first.
-        lesions: the highest peak first.
-        threshold: value and origin.
+        findings: scores, threshold and lesions; each of them is an attribute of the result as well.
         preset: name, reason and what is known of the model on such images.
         warnings: one sentence each.
         source: what the input's file says of it.
@@ -63,12 +57,7 @@ class Result:
     heatmap: MetaTensor | None = None
     mask: MetaTensor | None = None
     roi: torch.Tensor | None = None
-    score: float = math.nan
-    slice_scores: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
-    slice_axis: int = 2
-    axes: tuple[int, ...] = (2,)
-    lesions: list[Lesion] = field(default_factory=list)
-    threshold: Threshold = field(default_factory=lambda: Threshold(math.nan, "none"))
+    findings: Findings = field(default_factory=Findings)
     preset: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     source: Source = field(default_factory=lambda: Source("memory"))
@@ -85,12 +74,7 @@ class Result:
             heatmap=record["heatmap"],
             mask=record["pred"],
             roi=record.get("roi"),
-            score=record["score"],
-            slice_scores=np.asarray(record["slice_scores"], dtype=np.float32),
-            slice_axis=record["slice_axis"],
-            axes=record["axes"],
-            lesions=record["lesions"],
-            threshold=record["threshold"],
+            findings=record["findings"],
             preset=record["preset"],
             warnings=[*record["notes"], *_display_notes(record)],
             source=record["source"],
@@ -102,14 +86,10 @@ class Result:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Result):
             return NotImplemented
-        names = ("case", "slice_axis", "axes", "lesions", "threshold", "preset", "warnings", "model")
+        names = ("case", "findings", "preset", "warnings", "model")
         if any(getattr(self, name) != getattr(other, name) for name in names) or str(self.error) != str(other.error):
             return False
-        scores = (self.score, other.score)
-        if not (scores[0] == scores[1] or all(map(math.isnan, scores))):
-            return False
-        arrays = ("slice_scores", "heatmap", "mask", "roi")
-        return all(_same_array(getattr(self, name), getattr(other, name)) for name in arrays)
+        return all(_same_array(getattr(self, name), getattr(other, name)) for name in ("heatmap", "mask", "roi"))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -121,6 +101,36 @@ class Result:
         shape = " x ".join(str(size) for size in self.heatmap.shape[1:])
         found = f"score={self.score:.3f}, lesions={len(self.lesions)}, threshold={self.threshold.value:g}"
         return f"Result(case={self.case!r}, {found}, {shape} voxels)"
+
+    @property
+    def score(self) -> float:
+        """Score of the case, in [0, 1]."""
+        return self.findings.score
+
+    @property
+    def slice_scores(self) -> FloatArray:
+        """(S,) scores of the slices, in [0, 1], along ``slice_axis``."""
+        return self.findings.slice_scores
+
+    @property
+    def slice_axis(self) -> int:
+        """Array axis of the slices."""
+        return self.findings.slice_axis
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """All array axes along which slices were taken for the heatmap, ``slice_axis`` first."""
+        return self.findings.axes
+
+    @property
+    def threshold(self) -> Threshold:
+        """Heatmap value from which a voxel belongs to the mask, and its origin."""
+        return self.findings.threshold
+
+    @property
+    def lesions(self) -> list[Lesion]:
+        """What the mask is made of, the highest peak first."""
+        return self.findings.lesions
 
     @property
     def affine(self) -> Affine:
@@ -137,12 +147,7 @@ class Result:
         return {
             "case": self.case,
             "input_sha256": self.source.sha256 or None,
-            "score": self.score,
-            "slice_axis": self.slice_axis,
-            "axes": list(self.axes),
-            "slice_scores": [round(float(score), 6) for score in self.slice_scores],
-            "threshold": asdict(self.threshold),
-            "lesions": [asdict(lesion) for lesion in self.lesions],
+            **self.findings.to_json(),
             "physical_size": self.source.has_physical_size,
             "roi": self.roi is not None,
             "model": self.model,
@@ -161,7 +166,7 @@ class Result:
         (Parametric Map) and ``mask.dcm`` (SEG). Slices that lie on no grid have no NIfTI files.
 
         A result of an earlier run is replaced as a whole, be it of other files. Whatever else is in the folder stays;
-        a file of others under one of these names is not overwritten. See :mod:`~anomalyclip_monai.case_folder`.
+        a file of others under one of these names is not overwritten. See :mod:`~anomalyclip_monai.folders.case_folder`.
 
         Args:
             out: the folder of all cases.
@@ -174,10 +179,10 @@ class Result:
         self._found(self.heatmap)
         folder = Path(out) / self.case
         check_place(folder, self.source)
-        with case_folder.hold(folder, wait=10) as place:
+        with hold(folder, wait=10) as place:
             return self.save_in(place, dicom=dicom)
 
-    def save_in(self, place: case_folder.CaseFolder, *, dicom: bool = True, **note: Any) -> Path:
+    def save_in(self, place: CaseFolder, *, dicom: bool = True, **note: Any) -> Path:
         """:meth:`save` to a folder that is held already; ``note`` goes to its marker."""
         heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
         with place.replace(**note) as staging:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from anomalyclip_monai.exceptions import CaseError, UsageError
+from anomalyclip_monai.files import read_text
 
 SCHEMA = "anomalyclip-calibration/1"
 """Named in the file; another number is another form."""
@@ -48,7 +49,7 @@ class Calibration:
         """
         todo = "give the file that anomalyclip calibrate wrote"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
             if content.pop("schema") != SCHEMA:
                 raise ValueError
             known = {"origin": str(content.pop("origin")), "preset": str(content.pop("preset"))}

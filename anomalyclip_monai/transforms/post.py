@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from anomalyclip_monai.data.geometry import voxel_volume
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.transforms.calibration import Calibration
+from anomalyclip_monai.transforms.findings import Findings, Lesion, Threshold
 from anomalyclip_monai.types import UNCALIBRATED, Affine, Record
 
 TOP_SLICES = 3
@@ -31,37 +31,6 @@ LARGE = 2**25
 
 DEFAULT_MIN_VOLUME_MM3 = 20.0
 """Smaller lesions are left out of mask and table; photos, which have no size in mm, keep all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """Heatmap value from which a voxel belongs to the mask, and where it comes from."""
-
-    value: float
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lesion:
-    """One connected component of the mask (26-connected, 8-connected in a single slice).
-
-    Attributes:
-        volume_mm3: None where voxels have no physical size.
-        voxels: number of voxels.
-        centroid_voxel: mean voxel index.
-        centroid_world_mm: its position in RAS mm; None where voxels have no physical size.
-        bbox_voxel: first corner, and the corner behind the last voxel (half-open).
-        peak: highest heatmap value.
-        mean: mean heatmap value.
-    """
-
-    volume_mm3: float | None
-    voxels: int
-    centroid_voxel: tuple[float, float, float]
-    centroid_world_mm: tuple[float, float, float] | None
-    bbox_voxel: tuple[tuple[int, int, int], tuple[int, int, int]]
-    peak: float
-    mean: float
 
 
 def case_score(slice_scores: torch.Tensor) -> float:
@@ -203,8 +172,8 @@ class FindLesionsd(MapTransform):
     """Turn the network's heatmap under ``pred`` into everything that is reported of a case.
 
     ``pred`` becomes the lesion mask (1, X, Y, Z) uint8, a label map as viewers expect it; the heatmap moves to
-    ``heatmap``. The record gets ``slice_scores``, ``slice_axis``, ``axes``, ``score``, ``threshold``, ``lesions`` and,
-    for MONAI Label, ``result`` with JSON types only.
+    ``heatmap``. ``findings`` are the :class:`~anomalyclip_monai.transforms.findings.Findings`, ``result`` the same
+    for MONAI Label with JSON types only; ``notes`` gets what is to be said of them.
 
     Args:
         keys: key of the heatmap.
@@ -246,8 +215,7 @@ class FindLesionsd(MapTransform):
             heatmap = record[key].detach().cpu().float()
             meta = {name: value for name, value in heatmap.meta.items() if name != "affine"}
             plain = heatmap.as_tensor()
-            axis = _single(meta.pop("slice_axis"))
-            axes = tuple(used for used in np.asarray(meta.pop("axes", axis)).flatten().tolist() if used >= 0)
+            axes = tuple(axis for axis in np.asarray(meta.pop("axes")).flatten().tolist() if axis >= 0)
             scores = meta.pop("slice_scores").flatten().cpu()
             halvings = _single(meta.pop("batch_halvings"))
             notes = list(record.get("notes", []))
@@ -259,7 +227,7 @@ class FindLesionsd(MapTransform):
                     "too oblong or too few (a list of axes takes them all the same)"
                 )
             if roi is not None:
-                scores = roi_slice_scores(plain, roi, axis)
+                scores = roi_slice_scores(plain, roi, axes[0])
             threshold = self._threshold(record, plain, roi, len(axes))
             if threshold.origin == UNCALIBRATED:
                 notes.append(f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model")
@@ -279,21 +247,8 @@ class FindLesionsd(MapTransform):
             )
             record["heatmap"] = MetaTensor(plain, affine=torch.from_numpy(affine), meta=dict(meta))
             record[key] = MetaTensor(torch.from_numpy(mask)[None], affine=torch.from_numpy(affine), meta=dict(meta))
-            record |= {
-                "slice_scores": scores,
-                "slice_axis": axis,
-                "axes": axes,
-                "score": case_score(scores),
-                "threshold": threshold,
-                "lesions": lesions,
-                "notes": notes,
-            }
-            record["result"] = {
-                "score": record["score"],
-                "slice_scores": scores.tolist(),
-                "lesions": len(lesions),
-                "threshold": threshold.value,
-            }
+            found = Findings(case_score(scores), np.asarray(scores, np.float32), axes, threshold, lesions)
+            record |= {"findings": found, "result": found.for_viewers(), "notes": notes}
         return record
 
     @property

@@ -64,7 +64,7 @@ class Preset:
             UsageError: an entry is unknown or out of range (``E_PRESET``).
         """
         known = {field.name for field in fields(cls)} - {"name"}
-        unknown = sorted(set(table) - known)
+        unknown = sorted(str(key) for key in table if key not in known)
         if unknown:
             raise UsageError(
                 "E_PRESET", f"preset {name} has unknown entries: {', '.join(unknown)}", None, "remove them"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.files import read_text
 from anomalyclip_monai.types import PathLike
 
 BACKBONES = ("backbone.safetensors", "open_clip_model.safetensors", "ViT-L-14-336px.pt")
@@ -125,7 +126,7 @@ def prompts_fingerprint(path: Path) -> dict[str, str]:
     """
     found = {"prompts_sha256": resources.sha256(path)}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        origin = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        origin = json.loads(read_text(path.with_suffix(".json")))
         if origin["prompts_sha256"] == found["prompts_sha256"]:
             found["prompts_blob_id"] = str(origin["checkpoint_blob_id"])
     return found

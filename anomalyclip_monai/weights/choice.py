@@ -12,9 +12,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.data.loading import innermost, known_cause
-from anomalyclip_monai.definition import configured, read_json
-from anomalyclip_monai.exceptions import UsageError, WeightsError
+from anomalyclip_monai.definition import configured, read_definition
+from anomalyclip_monai.exceptions import UsageError, WeightsError, innermost, known_cause
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.checkpoints import floating_type
 from anomalyclip_monai.options import ModelOptions
@@ -157,7 +156,7 @@ def _of_other_prompts(root: Path, prompts: Path) -> dict[str, Any]:
 
 
 def _definition(root: Path) -> dict[str, Any]:
-    return read_json(root / "configs" / INFERENCE)
+    return read_definition(root / "configs" / INFERENCE)
 
 
 def _in_precision(root: Path, precision: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import WeightsError
-from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.files import read_json, whole_file, write_json
+from anomalyclip_monai.folders.marker import keep_others
 from anomalyclip_monai.networks import prompts_from_authors
 from anomalyclip_monai.networks.matching import describe_mismatch
 from anomalyclip_monai.weights import store
@@ -67,8 +67,21 @@ class Conversion:
             "commit": self.published.commit if self.published else None,
             "prompts_sha256": resources.sha256(target),
         }
-        with whole_file(store.origin_path(target)) as temporary:
-            temporary.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+        write_json(store.origin_path(target), origin)
+
+
+def check_target(target: Path) -> None:
+    """Refuse to write converted prompts over files of others.
+
+    Raises:
+        OutputError: one is there, and no note beside it says that it is of an earlier conversion (``E_WRITE``).
+    """
+    note = store.origin_path(target)
+    said = read_json(note) or {}
+    ours = {"checkpoint_blob_id", "prompts_sha256"} <= said.keys()
+    if ours and target.is_file():
+        ours = said["prompts_sha256"] == resources.sha256(target)
+    keep_others(target.parent, (target.name, note.name), ours=ours)
 
 
 def recognise(path: Path, model: PublishedModel = VITL14_336) -> tuple[str, PublishedPrompts] | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.exceptions import OutputError, WeightsError
-from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.files import write_json
 from anomalyclip_monai.weights import bundle
 from anomalyclip_monai.weights.published import DEFAULT_PROMPTS
 
@@ -84,8 +84,7 @@ def record(path: Path, source: str) -> str:
         OutputError: the folder cannot be written (``E_WRITE``).
     """
     noted = {**_read_record(path), path.name: {"sha256": (digest := resources.sha256(path)), "source": source}}
-    with whole_file(_record_path(path)) as temporary:
-        temporary.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+    write_json(_record_path(path), noted)
     return digest
 
 

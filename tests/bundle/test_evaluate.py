@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalyclip_monai import resources
 from anomalyclip_monai.cli import main
-from anomalyclip_monai.engines.evaluation import bundle_evaluator
+from anomalyclip_monai.engines.evaluation import bundle_evaluator, trained_organs
 from anomalyclip_monai.weights.choice import choose_model
 
 
@@ -171,3 +172,48 @@ def test_all_sets_below_a_folder_become_one_table(photos, tmp_path, capsys):
     assert "| published AnomalyCLIP |" in capsys.readouterr().out
     assert (tmp_path / "out" / "index.html").exists()
     assert (tmp_path / "out" / "endo" / "report.json").exists()
+
+
+SETS = {
+    **dict.fromkeys(("brain_tumour_mr_brisc", "brain_tumour_mr_figshare"), "brain"),
+    **dict.fromkeys(("stroke_ct_aisd", "stroke_ct_cpaisd", "stroke_ct_rt"), "stroke_ct"),
+    **{"breast_us_busbra": "breast_us", "polyp_etis": "polyp"},
+    **dict.fromkeys(("bone_ct", "breast_dce_mr", "fundus_exudates", "kidney_stone_ct", "kidney_tumour_ct", "liver_us")),
+    **dict.fromkeys(("lung_tumour_ct", "lymph_node_histology", "nasopharynx_mr", "ovary_us", "pancreas_mr")),
+    **dict.fromkeys(("prostate_mr", "skin_ham10000")),
+}
+"""20 sets of lesions -> the trained organ that they are relatives of."""
+
+
+def test_the_bundles_say_which_organs_they_have_trained():
+    tiny, published = (trained_organs(resources.bundle_root(name)) for name in ("tiny", "vitl14_336"))
+    assert {name: tiny.relatives(name) for name in SETS} == {
+        name: [organ] if organ else [] for name, organ in SETS.items()
+    }
+    assert len(tiny.subset(SETS).categories) == 13
+    assert published.subset(SETS).categories == tuple(SETS)
+
+
+def test_organs_by_command(photos, tmp_path, capsys):
+    """Two sets of the same pictures, one under the name of an organ that the bundle has trained."""
+    rows = ["image,mask,label,group,category,split"]
+    for category in ("brain_mr", "skin"):
+        for index in range(4):
+            kind = "abnormal" if index % 2 else "normal"
+            (tmp_path / category).mkdir(exist_ok=True)
+            (tmp_path / category / f"{index}.png").symlink_to(photos / kind / f"{index:02}.png")
+            mask = photos / "masks" / f"{index:02}.png" if index % 2 else ""
+            rows.append(f"{category}/{index}.png,{mask},{kind},,{category},test")
+    (tmp_path / "organs.csv").write_text("\n".join(rows) + "\n")
+    options = ["--device", "cpu", "--bootstrap", "20", "--fast", "--no-mirror"]
+    assert main(["evaluate", "organs", str(tmp_path), "-o", str(tmp_path / "out"), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "protocol organs-256; 8 cases (4 normal, 4 abnormal) in 8 groups" in printed
+    for line in ("set ", "brain_mr ", "mean of 2: AnomalyCLIP tiny ", "mean of 1: centre of the body "):
+        assert f"\n{line}" in printed
+    assert "Mean of 1: 1 of 2 sets whose organ was not trained (skin)." in printed
+    assert "sets with a relative in the training: brain_mr (brain)" in printed
+    content = json.loads((tmp_path / "out" / "organs" / "report.json").read_text())
+    sets = content["methods"]["anomalyclip"]["by_category"]
+    assert sets["brain_mr"]["pixel_auroc"]["value"] == sets["skin"]["pixel_auroc"]["value"]
+    assert "| set | pixel AUROC |" in (tmp_path / "out" / "organs" / "table.md").read_text()

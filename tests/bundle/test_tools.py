@@ -99,7 +99,7 @@ def test_run_from_another_folder_equals_python_and_command_line(cases, tmp_path,
         assert np.array_equal(by_bundle.affine, stored.affine)
         for way in ("bundle", "cli"):
             files = {path.name for path in (tmp_path / way / result.case).iterdir()}
-            assert files == {"heatmap.nii.gz", "mask.nii.gz", "scores.json", "preview.png"}
+            assert files == {".anomalyclip.json", "heatmap.nii.gz", "mask.nii.gz", "scores.json", "preview.png"}
 
 
 def test_a_bad_case_is_named_after_the_others_are_done(cases, tmp_path, run_bundle):

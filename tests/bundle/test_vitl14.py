@@ -99,7 +99,7 @@ def test_evaluation_and_training_are_those_of_the_other_bundle(shipped: Path) ->
     tiny = resources.bundle_root("tiny")
     for name, own in (
         ("evaluate", {"prompts", "trained_on"}),
-        ("train", {"bundle_root", "network_def", "empty_below", "precision"}),
+        ("train", {"imports", "bundle_root", "network_def", "empty_below", "precision"}),
         ("multi_gpu_train", set()),
         ("multi_gpu", set()),
     ):
@@ -304,9 +304,8 @@ def test_backbone_without_prompts_or_without_a_name(case: Path, small: dict[str,
     )
     with pytest.raises(UsageError, match="E_OPTION: weights are chosen for a backbone"):
         ac.localize(case, weights=small["weights"])
-    with pytest.raises(SystemExit):
-        main(["localize", str(case), "-o", "out", "--model", NAME, "--backbone", "ViT-B-16"])
-    assert "not allowed with argument" in capsys.readouterr().err
+    assert main(["localize", str(case), "-o", "out", "--model", NAME, "--backbone", "ViT-B-16"]) == 2
+    assert capsys.readouterr().err == "E_OPTION: --model and --backbone - leave one out\n"
 
 
 def test_prompts_of_another_backbone_are_refused(case: Path, small: dict[str, str], tmp_path: Path) -> None:

@@ -218,9 +218,9 @@ def test_every_tree(tmp_path: Path, dataset: str) -> None:
 
 
 def test_every_layout_has_a_test_and_a_line_for_people() -> None:
-    assert set(LAYOUTS) == {*TREES, "msd", "csv"}
+    assert set(LAYOUTS) == {*TREES, "msd", "csv", "organs"}
     page = (Path(__file__).parents[2] / "docs/datasets.md").read_text()
-    own = {"folder", "csv"}
+    own = {"folder", "csv", "organs"}
     assert [name for name in LAYOUTS if f"`{name}`" not in page and name not in own] == []
     assert all(f"evaluate {name} " in page for name in own)
     # every DOI of the table is on the page as well
@@ -278,7 +278,7 @@ def test_what_is_no_image_of_the_set_is_counted(tmp_path: Path, caplog: pytest.L
     _plant(tmp_path, "no/a.jpg", "yes/b.jpg")
     find_samples("brainmri", tmp_path)
     assert caplog.messages == []
-    for name in ("README.md", "yes/c.webp", "yes/d.txt", "no/e.txt", "no/.DS_Store", "no/Thumbs.db", "broken.jpg"):
+    for name in ("README.md", "yes/c.heic", "yes/d.txt", "no/e.txt", "no/.DS_Store", "no/Thumbs.db", "broken.jpg"):
         if name == "broken.jpg":
             (tmp_path / name).symlink_to(tmp_path / "gone")
         else:
@@ -290,7 +290,7 @@ def test_what_is_no_image_of_the_set_is_counted(tmp_path: Path, caplog: pytest.L
     assert len(find_samples("brainmri", tmp_path)) == 2
     (line,) = caplog.messages
     assert line.startswith("left out: 2 files .txt, ")
-    for part in ("1 file .md", "1 file .webp", "1 broken link", "1 folder with earlier results"):
+    for part in ("1 file .md", "1 file .heic", "1 broken link", "1 folder with earlier results"):
         assert part in line
 
 
@@ -669,6 +669,7 @@ REAL = {
     "colondb": ("colondb_first60", {1: 60}, 2),
     "mvtec": ("mvtec_subset/screw", {0: 8, 1: 49}, 57),
     "busi": ("busi", {0: 10, 1: 20}, 30),
+    "organs": ("organs", {0: 10, 1: 264}, 232),
     "lgg": ("lgg6", {None: 6}, 6),
     "open_ms": ("open_ms", {None: 1}, 1),
     "normal_volumes": ("healthy", {0: 2}, 2),

@@ -47,7 +47,8 @@ from pydicom.uid import (
 
 from anomalyclip_monai.data import dicom_headers, dicom_isolated, dicom_pixels
 from anomalyclip_monai.data.dicom_series import is_dicom, read_series, scan
-from anomalyclip_monai.data.volume import Frame, Volume
+from anomalyclip_monai.data.frame import Frame
+from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import CaseError
 
 PACKAGED = Path(pydicom.__file__).parent / "data" / "test_files"

@@ -17,7 +17,8 @@ from pydicom.tag import Tag
 from anomalyclip_monai.data.dicom_headers import SliceHeader
 from anomalyclip_monai.data.dicom_series import read_series, scan
 from anomalyclip_monai.data.dicom_values import agreed_lines, padding_range
-from anomalyclip_monai.data.volume import Frame, Volume
+from anomalyclip_monai.data.frame import Frame
+from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import CaseError
 
 # Values that no device should write; pydicom says so.

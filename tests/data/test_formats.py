@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +14,8 @@ import pytest
 from dicom_factory import cine, image, stack, write
 from PIL import Image
 
-from anomalyclip_monai.data import dicom_pixels, find_cases, nifti, photo
+from anomalyclip_monai.data import dicom_pixels, find_cases, photo
 from anomalyclip_monai.data import itk as itk_reader
-from anomalyclip_monai.data.nifti import iter_slices, read_nifti
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import CaseError
 
@@ -337,60 +334,6 @@ def test_not_finite_voxels_as_in_nifti(tmp_path: Path, data: np.ndarray) -> None
     assert "1 voxels were NaN" in read(path).source.warnings[0]
 
 
-# --- slices one by one
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz"])
-def test_slices_equal_the_volume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, axis: int, data: np.ndarray
-) -> None:
-    monkeypatch.setattr(nifti, "BLOCK_VOXELS", 40)  # two or three slices a pass
-    path = tmp_path / f"case{suffix}"
-    if suffix == ".mgz":
-        nib.save(nib.MGHImage(data, rotated()), path)
-    else:
-        image = nib.Nifti1Image(data, rotated())
-        image.header.set_slope_inter(0.5, -3)
-        nib.save(image, path)
-    slices = list(iter_slices(path, axis))
-    assert all(part.dtype == np.float32 for part in slices)
-    np.testing.assert_array_equal(np.stack(slices, axis=axis), read_nifti(path).data[0])
-
-
-def test_slices_of_one_volume_of_a_plane_and_of_nothing_finite(tmp_path: Path, data: np.ndarray) -> None:
-    path = tmp_path / "case.nii"
-    nib.save(nib.Nifti1Image(np.stack([data, data + 1], axis=-1), rotated()), path)
-    np.testing.assert_array_equal(np.stack(list(iter_slices(path, volume=1)), axis=-1), data + 1)
-    with pytest.raises(CaseError, match="E_4D"):
-        next(iter_slices(path))
-    nib.save(nib.Nifti1Image(data[:, :, 0], rotated()), path)
-    np.testing.assert_array_equal(next(iter_slices(path)), data[:, :, 0])
-    values = data.astype(np.float32)
-    values[0, 0, 0], values[:, :, 1] = np.inf, np.nan
-    nib.save(nib.Nifti1Image(values, rotated()), path)
-    first, second, _ = iter_slices(path)
-    assert first[0, 0] == values[:, :, 0].min()
-    assert (second == first.min()).all()
-    with pytest.raises(ValueError, match="axis"):
-        next(iter_slices(path, 3))
-
-
-@pytest.mark.parametrize("axis", [0, 2])
-def test_damage_shows_when_it_is_reached(tmp_path: Path, axis: int) -> None:
-    path = tmp_path / "case.nii.gz"
-    noise = np.random.default_rng(0).integers(-999, 999, (40, 30, 20)).astype(np.int16)
-    nib.save(nib.Nifti1Image(noise, rotated()), path)
-    raw = path.read_bytes()
-    for damaged in (raw[: len(raw) // 2], raw[:-8] + b"\0\0\0\0" + raw[-4:]):
-        path.write_bytes(damaged)
-        with pytest.raises(CaseError, match="E_TRUNCATED"):
-            list(iter_slices(path, axis))
-    path.with_suffix("").write_bytes(gzip.decompress(raw)[:-900])
-    with pytest.raises(CaseError, match="E_TRUNCATED"):
-        list(iter_slices(path.with_suffix(""), axis))
-
-
 # --- what mutated files brought to light
 
 
@@ -457,28 +400,6 @@ def test_decoded_colours_must_be_three(tmp_path: Path, monkeypatch: pytest.Monke
     pairs = np.zeros((ds.Rows, ds.Columns, 2), np.uint8)  # as a damaged palette gives them
     monkeypatch.setattr(dicom_pixels, "_decode_frame", lambda *_: pairs)
     refused(path, "E_PIXELS")
-
-
-MEASURE = """
-import resource, sys
-from anomalyclip_monai.data.nifti import iter_slices
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-total = sum(float(part[0, 0]) for part in iter_slices(sys.argv[1], int(sys.argv[2])))
-print(total, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("suffix", "axis", "limit"), [(".nii", 2, 50), (".nii.gz", 2, 50), (".nii", 0, 200)])
-def test_memory_of_slices_is_bounded(tmp_path: Path, suffix: str, axis: int, limit: float) -> None:
-    path = tmp_path / f"case{suffix}"
-    shape = (512, 512, 200)  # 100 MB as int16, 200 MB as float32
-    image = nib.Nifti1Image(np.broadcast_to(np.arange(200, dtype=np.int16), shape), np.eye(4))
-    nib.save(image, path)
-    command = [sys.executable, "-c", MEASURE, str(path), str(axis)]
-    total, megabytes = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    assert float(total) == (sum(range(200)) if axis == 2 else 0)
-    assert float(megabytes) < limit
 
 
 # --- units of length

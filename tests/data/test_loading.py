@@ -9,8 +9,8 @@ from monai.data import DataLoader, MetaTensor
 from monai.transforms import Compose, Lambda
 
 from anomalyclip_monai.data import CaseDataset, collate_cases
-from anomalyclip_monai.data.loading import decollate_cases, known_cause
-from anomalyclip_monai.exceptions import CaseError, NoInputError
+from anomalyclip_monai.data.loading import decollate_cases
+from anomalyclip_monai.exceptions import CaseError
 
 
 def _transform(record: dict[str, Any]) -> dict[str, Any]:
@@ -48,17 +48,6 @@ def test_the_loader_goes_through_all_cases() -> None:
     assert first["image"].shape == third["image"].shape == (1, 1, 2, 3, 4)
     assert second["error"][0].code == "E_NIFTI"
     assert [batch["case"] for batch in (first, second, third)] == [["case 0"], ["case 1"], ["case 2"]]
-
-
-def test_known_cause_looks_through_wrappings() -> None:
-    cause = NoInputError("E_NO_IMAGES", "no image found")
-    assert known_cause(cause) is cause
-    wrapped, handling = RuntimeError("applying transform"), KeyError("while handling")
-    wrapped.__cause__ = handling
-    handling.__context__ = cause
-    assert known_cause(wrapped) is cause
-    assert known_cause(RuntimeError("no")) is None
-    assert known_cause(None) is None
 
 
 def test_collating_stacks_tensors_and_lists_the_rest() -> None:

@@ -19,7 +19,7 @@ from anomalyclip_monai.data import Source
 from anomalyclip_monai.engines.calibration import LEVELS, Calibrator, Wanted
 from anomalyclip_monai.exceptions import CaseError, UsageError
 from anomalyclip_monai.outputs import Result
-from anomalyclip_monai.transforms import Threshold
+from anomalyclip_monai.transforms import Findings, Threshold
 from anomalyclip_monai.transforms.calibration import Calibration
 from anomalyclip_monai.transforms.post import find_lesions
 
@@ -42,7 +42,7 @@ def _result(
         name,
         heatmap=MetaTensor(torch.from_numpy(data)[None], affine=torch.from_numpy(affine)),
         mask=MetaTensor(torch.from_numpy((data >= 0.5).astype(np.uint8))[None], affine=torch.from_numpy(affine)),
-        threshold=Threshold(0.5, "shipped"),
+        findings=Findings(threshold=Threshold(0.5, "shipped")),
         preset={"name": preset},
         source=source or Source("nifti"),
     )

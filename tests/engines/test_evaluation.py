@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler, StatsHandler
 from monai.transforms import Compose
 from PIL import Image
@@ -19,16 +22,27 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from anomalyclip_monai.data import CaseDataset, collate_cases
-from anomalyclip_monai.engines.evaluation import Evaluation, PrepareSampled, SetEvaluator, handlers
+from anomalyclip_monai.data.benchmarks import Sample
+from anomalyclip_monai.engines.evaluation import (
+    Evaluation,
+    PrepareSampled,
+    SetEvaluator,
+    TrainedOrgans,
+    handlers,
+    trained_organs,
+)
 from anomalyclip_monai.engines.evaluation import set_evaluator as engine
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
 from anomalyclip_monai.engines.evaluation.report import threshold_text
+from anomalyclip_monai.engines.evaluation.summary import draws_of, summarise
+from anomalyclip_monai.engines.evaluation.volumes import VolumeMetric
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
 from anomalyclip_monai.inferers import SliceAnomalyInferer
 from anomalyclip_monai.metrics import PixelScores, Undefined, auroc, dice, exact_pro, measure_volume
 from anomalyclip_monai.metrics.monai_metrics import ImageMetrics, MaskDice, PixelMetrics
 from anomalyclip_monai.outputs.report import Report
 from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased, Threshold
+from anomalyclip_monai.transforms.findings import Findings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -186,7 +200,14 @@ def normalised(content: Any, place: str = "") -> Any:
 
 
 def assert_golden(report: dict[str, Any], name: str) -> None:
-    """The same keys in the same order, the same words, numbers of the same type and equal but for rounding."""
+    """The same keys in the same order, the same words, numbers of the same type and equal but for rounding.
+
+    After a change that is meant ``ANOMALYCLIP_WRITE_GOLDEN=1 pytest tests/engines/test_evaluation.py -k golden`` writes
+    the reports anew; read the difference before it is committed.
+    """
+    path = Path(__file__).parent / "golden" / f"report_{name}.json"
+    if os.environ.get("ANOMALYCLIP_WRITE_GOLDEN"):
+        path.write_text(json.dumps(normalised(report), indent=1) + "\n")
 
     def assert_same(found: Any, expected: Any, place: str) -> None:
         assert type(found) is type(expected), place
@@ -203,8 +224,7 @@ def assert_golden(report: dict[str, Any], name: str) -> None:
         else:
             assert found == expected, place
 
-    golden = json.loads((Path(__file__).parent / "golden" / f"report_{name}.json").read_text())
-    assert_same(normalised(report), golden, name)
+    assert_same(normalised(report), json.loads(path.read_text()), name)
 
 
 def test_the_report_of_photos_is_the_golden_one(photos, tmp_path, tiny_network):
@@ -214,7 +234,7 @@ def test_the_report_of_photos_is_the_golden_one(photos, tmp_path, tiny_network):
         evaluate("folder", photos, tmp_path / "other", methods=["anomalyclip"])
     options = {
         "seeds": [str(made_prompts(tiny_network, tmp_path / name)) for name in ("one", "three")],
-        "methods": ["anomalyclip", "clip", "brightness", "centre"],
+        "methods": ["anomalyclip", "clip", "brightness", "centre", "body"],
         "against": tmp_path / "other" / "folder" / "report.json",
         "options": {"preset": "colonoscopy", "slice_axis": "auto", "mirror": True, "fill_glare": True},
         "trained_on": {"colonoscopy": "other frames"},
@@ -604,6 +624,7 @@ def test_a_part_of_a_published_set_is_said(tmp_path):
     [
         ({"methods": ["clap"]}, "E_METHOD"),
         ({"methods": ["centre"]}, "E_METHOD"),
+        ({"methods": ["centre", "body"]}, "E_METHOD"),
         ({"protocol": "papr"}, "E_PROTOCOL"),
         ({"limit": 0}, "E_OPTION"),
         ({"bootstrap": -1}, "E_OPTION"),
@@ -690,7 +711,207 @@ def test_false_alarms_of_a_volume_without_a_known_lesion_are_not_counted_as_none
     one = evaluate("csv", volumes / "all.csv", tmp_path / "one", bootstrap=0)
     (volumes / "all.csv").write_text("image,mask,label\n" + f"{rows[0]}\n{cases[1].name}/flair.nii.gz,,1\n")
     two = evaluate("csv", volumes / "all.csv", tmp_path / "two", bootstrap=0)
-    for rate in (1, 2, 4, 8):
+    for rate in ("0", "1_8", "1", "8"):
         found = [report["methods"]["anomalyclip"]["measures"][f"froc_{rate}"]["value"] for report in (one, two)]
         assert found[0] == found[1]
     assert one["methods"]["anomalyclip"]["curves"]["froc"] == two["methods"]["anomalyclip"]["curves"]["froc"]
+
+
+def made_record(category: str, *boxes: tuple[float, bool]) -> dict[str, Any]:
+    """A volume of 1 ml voxels as it comes from the network: boxes of 4 voxels with a value, lesion or not."""
+    heatmap, truth = np.zeros((1, 24, 8, 6), np.float32), np.zeros((24, 8, 6), bool)
+    for index, (value, is_lesion) in enumerate(boxes):
+        place = np.s_[4 * index : 4 * index + 2, 3:5, 3]
+        heatmap[0][place], truth[place] = value, is_lesion
+    data = MetaTensor(heatmap, affine=np.diag([10.0, 10.0, 10.0, 1.0]))
+    name = f"{category} {boxes}"
+    return {
+        "sample": Sample(name, Path(name), None, (), category, name, volume=True),
+        "abnormal": bool(truth.any()),
+        "heatmap": data,
+        "image": data,
+        "findings": Findings(float(heatmap.max()), heatmap[0].max(axis=(0, 1)), (2,), Threshold(0.5, "made up")),
+        "truth": truth,
+        "counted": None,
+        "source": SimpleNamespace(has_physical_size=True),
+    }
+
+
+def test_healthy_volumes_of_another_class_count_for_every_sensitivity():
+    """Lesions at .8 and .6; of four healthy scans one has boxes at .7 and .3, one a box at .65, one at .55."""
+    metric = VolumeMetric("anomalyclip")
+    metric.update([made_record("ill", (0.8, True), (0.6, True))])
+    healthy = [
+        made_record("well", *boxes) for boxes in (((0.7, False), (0.3, False)), ((0.65, False),), ((0.55, False),))
+    ]
+    metric.update([*healthy, made_record("well")])
+    found = metric.compute()
+    # over five volumes: before the first false alarm one lesion of two is found, the other after two of them
+    assert {rate: found[f"froc_{rate}"] for rate in ("0", "1_8", "1_4", "1_2", "1")} == {
+        "0": 0.5,
+        "1_8": 0.5,
+        "1_4": 0.5,
+        "1_2": 1.0,
+        "1": 1.0,
+    }
+    assert found["normal_false_lesions"] == 3 / 4  # at .5
+    assert found["normal_false_ml"] == pytest.approx(3 * 4 / 4)
+    assert metric.classes["ill"].values["froc_0"] == 1.0
+    assert metric.classes["ill"].values["normal_false_lesions"] == Undefined("no volume without a lesion")
+    assert metric.classes["well"].values["froc_0"] == Undefined("no lesion")
+    assert (0.2, 0.5) in [(round(x, 6), y) for x, y in metric.overall.curves["froc"]]
+    names = list(found)
+    at = names.index("froc_8")
+    assert names[at + 1 : at + 3] == ["normal_false_ml", "normal_false_lesions"]  # beside it in every table
+    # drawn twice, the healthy scans with false alarms weigh twice
+    rows = metric.overall.resampled(np.array([[1, 2, 0, 0, 0], [1, 0, 0, 0, 2]], np.float32))
+    assert rows["froc_0"].tolist() == [0.5, 1.0]
+    assert rows["normal_false_lesions"].tolist() == [1.0, 0.0]
+
+
+def test_one_healthy_volume_gives_no_interval_of_what_is_false_in_it():
+    for categories in (("ill", "well"), ("all", "all")):  # classes of their own, or one
+        metric = VolumeMetric("anomalyclip")
+        boxes = [((0.8, True),), ((0.6, True), (0.9, False)), ((0.4, True), (0.3, False))]
+        ill = [made_record(categories[0], *found) for found in boxes]
+        metric.update([*ill, made_record(categories[1], (0.7, False))])
+        assert metric.compute()["normal_false_lesions"] == 1
+        draws = draws_of(metric.samples, repeats=50, seed=0)
+        measures = summarise([metric.classes], draws, overall=[metric.overall]).measures
+        false = measures["normal_false_lesions"]
+        assert (false.value, false.low, false.high) == (1, None, None)
+        assert measures["dice"].low < measures["dice"].high
+
+
+def test_baselines_of_volumes_have_no_threshold_for_false_lesions():
+    metric = VolumeMetric("brightness")
+    metric.update([made_record("ill", (0.8, True)), made_record("well")])
+    assert "the model's" in str(metric.compute()["normal_false_lesions"])
+
+
+@pytest.fixture
+def organs(tmp_path: Path) -> Path:
+    """Three sets of pictures of several sizes: brain_mr of two patients, liver_us of one, skin with a tiny lesion."""
+    folder = tmp_path / "organs"
+    rows = ["image,mask,label,group,category,split"]
+    for index, category in enumerate(("brain_mr", "brain_mr", "brain_mr", "liver_us", "liver_us", "skin", "skin")):
+        grey, mask = (np.pad(plane, 40) for plane in photo(index, (220 + 20 * index, 200)))  # in a dark surround
+        if category == "skin":
+            mask = np.zeros((600, 700), np.uint8)
+            mask[400, 500:502] = 255
+            grey = np.full(mask.shape, 90, np.uint8)
+            grey[400, 500:502] = 255
+        normal = index == 4
+        name = f"{category}/images/{index}.png"
+        save_photo(folder / name, grey)
+        if not normal:
+            save_photo(folder / name.replace("images", "masks"), mask)
+        label = "normal" if normal else "abnormal"
+        mask_name = "" if normal else name.replace("images", "masks")
+        group = "one" if category == "liver_us" else index
+        rows.append(f"{name},{mask_name},{label},{group},{category},test")
+    (folder / "organs.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_organs_are_measured_set_by_set_and_where_they_were_not_trained(organs, tmp_path):
+    trained = TrainedOrgans({"brain": "gliomas", "liv": "no organ"}, {"skin": "unlabelled images"})
+    report = evaluate("organs", organs, tmp_path / "out", bootstrap=400, trained_organs=trained)
+    assert report["protocol"]["id"] == "organs-256"
+    assert "measured at 256 x 256, images without a lesion included" in report["protocol"]["text"]
+    assert report["primary"] == ["pixel_auroc", "pixel_auroc_lit", "pixel_ap", "pixel_pro_exact", "pointing"]
+    assert [subset["categories"] for subset in report["subsets"]] == [["liver_us", "skin"]]
+    assert report["subsets"][0]["title"] == "2 of 3 sets whose organ was not trained"
+    assert list(report["methods"]) == ["anomalyclip", "brightness", "centre", "body"]
+    method = report["methods"]["anomalyclip"]
+    sets = method["by_category"]
+    for name in report["primary"]:
+        assert method["measures"][name]["value"] == pytest.approx(np.mean([sets[key][name]["value"] for key in sets]))
+        part = [sets[key][name]["value"] for key in ("liver_us", "skin")]
+        assert method["by_subset"]["untrained"][name]["value"] == pytest.approx(np.mean(part))
+        ends = [method["measures"][name][f"classes_{end}"] for end in ("low", "high")]
+        assert ends == pytest.approx(
+            [min(sets[key][name]["value"] for key in sets), max(sets[key][name]["value"] for key in sets)]
+        )
+    # two pixels of 700 are not lost among 256
+    assert sets["skin"]["pixel_auroc"]["value"] > 0.9
+    assert sets["liver_us"]["pixel_auroc"]["low"] is None
+    lines = "\n".join(report["warnings"])
+    assert "1 class has one group (patient, sequence) and no spread of its own: it stays in every interval" in lines
+    assert "sets with a relative in the training: brain_mr (brain)" in lines
+    assert "counted as not trained: skin: unlabelled images" in lines
+    # the network is the brightness baseline, and beats it nowhere
+    equal = [found for found in report["shortfalls"] if found["baseline"] == "brightness" and "subset" not in found]
+    assert {found["measure"]: found["difference"] for found in equal} == dict.fromkeys(report["primary"], 0)
+    assert Report.from_json(report).to_json() == report
+
+
+def test_organs_at_256_are_what_was_asked_for(organs, tmp_path):
+    """Masks at half of a pixel, the map averaged, one picture of a set without a lesion pooled with the other."""
+    report = evaluate("organs", organs, tmp_path / "out", bootstrap=0)
+    pixels = PixelScores()
+    for index in (3, 4):
+        grey = (
+            Image.open(organs / f"liver_us/images/{index}.png")
+            .convert("F")
+            .resize((256, 256), Image.Resampling.BILINEAR)
+        )
+        mask = np.zeros((256, 256), bool)
+        if index == 3:
+            stored = Image.fromarray(np.asarray(Image.open(organs / "liver_us/masks/3.png")).astype(np.float32) / 255)
+            mask = np.asarray(stored.resize((256, 256), Image.Resampling.BOX)) >= 0.5
+        pixels.update(np.asarray(grey) / 255, mask)
+    measured = report["methods"]["anomalyclip"]["by_category"]["liver_us"]
+    assert measured["pixel_auroc"]["value"] == pytest.approx(pixels.auroc(), abs=1e-3)
+    assert measured["pixel_ap"]["value"] == pytest.approx(pixels.average_precision(), abs=1e-3)
+    assert "does not say which organs it was trained on" in "\n".join(report["warnings"])
+    assert "subsets" not in report
+
+
+@pytest.mark.parametrize(
+    ("content", "categories"),
+    [({}, None), ({"with_lesions": {"brain": "a"}}, ["brainstem", "breast_mr"]), ({"without_lesions": {}}, "all")],
+)
+def test_a_bundle_says_which_organs_it_has_trained(tmp_path, content, categories):
+    (tmp_path / "configs").mkdir()
+    entry = {"trained_organs": content} if content else {}
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps(entry))
+    found = trained_organs(tmp_path)
+    every = ["brain", "brain_mr", "brainstem", "breast_mr"]
+    if categories is None:
+        assert found is None
+    else:
+        assert list(found.subset(every).categories) == (every if categories == "all" else categories)
+
+
+@pytest.mark.parametrize(
+    "entry", [["brain"], {"brain": "lesions"}, {"with_lesions": ["brain"]}, {"with_lesions": {"a": 1}}]
+)
+def test_a_wrong_list_of_trained_organs_is_refused(tmp_path, entry):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text(json.dumps({"trained_organs": entry}))
+    with pytest.raises(UsageError, match=r"^E_MODEL: trained_organs is not with_lesions and without_lesions"):
+        trained_organs(tmp_path)
+
+
+def test_the_area_of_the_body_is_an_image_score(tmp_path):
+    """Of two sources whose pictures differ in size alone, no network is needed to tell them apart."""
+    for index in range(4):
+        side = 60 if index % 2 else 40
+        grey = np.zeros((side, side), np.uint8)
+        grey[10:-10, 10:-10] = 100
+        save_photo(tmp_path / "set" / ("abnormal" if index % 2 else "normal") / f"{index}.png", grey)
+    for protocol in ("native", "paper"):
+        report = evaluate("folder", tmp_path / "set", tmp_path / protocol, protocol=protocol, bootstrap=0)
+        assert report["methods"]["body"]["measures"]["image_auroc"]["value"] == 1
+        (found,) = [
+            found for found in report["shortfalls"] if (found["baseline"], found["measure"]) == ("body", "image_auroc")
+        ]
+        assert found["difference"] <= 0
+
+
+def test_the_centre_of_the_body_is_a_baseline_of_photos(volumes, tmp_path):
+    with pytest.raises(UsageError, match="E_METHOD: body is a baseline of photos"):
+        evaluate("lgg", volumes, tmp_path / "out", methods=["anomalyclip", "body"])
+    with pytest.raises(UsageError, match="E_PROTOCOL: the organs' protocol is for photos"):
+        evaluate("lgg", volumes, tmp_path / "out", protocol="organs")

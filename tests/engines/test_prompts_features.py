@@ -95,6 +95,15 @@ def test_computed_once_and_anew_for_anything_else(tmp_path, tiny_network):
     assert asked(key="b", precision="bf16") == 7
 
 
+def test_a_layout_of_which_half_was_written_is_none(tmp_path, tiny_network):
+    compute(Images(), tiny_network, tmp_path)
+    layout = tmp_path / "layout.json"
+    layout.write_text(layout.read_text()[:20])
+    images = Images()
+    assert compute(images, tiny_network, tmp_path)[0]["features"].shape
+    assert len(images.asked) == 7
+
+
 def test_values_beyond_half_precision_are_refused(tmp_path, tiny_network):
     tiny_network.clip.visual.proj.data *= 1e6
     with pytest.raises(UsageError, match="E_PRECISION"):

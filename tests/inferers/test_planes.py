@@ -142,7 +142,7 @@ def test_three_planes_meet_in_the_voxel_that_is_bright(any_affine: np.ndarray) -
 def test_slice_scores_are_the_top_2_percent_of_the_mean_along_the_first_axis() -> None:
     index = (7, 40, 3)
     heatmap = SliceAnomalyInferer(axes=[0, 2])(_batch(_point(index), np.eye(4)), ByPlane())
-    assert heatmap.meta["slice_axis"].tolist() == [0]
+    assert heatmap.meta["axes"][:, 0].tolist() == [0]
     assert heatmap.meta["axes"].tolist() == [[0, 2, -1]]
     scores = heatmap.meta["slice_scores"][0]
     assert scores.shape == (31,)

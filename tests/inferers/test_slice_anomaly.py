@@ -133,7 +133,7 @@ def test_batches_and_slices_in_order() -> None:
     seen = torch.cat(network.seen)[:, 0, 0, 0]
     np.testing.assert_allclose(seen, np.arange(1, 8) / 10, atol=1e-7)
     np.testing.assert_allclose(heatmap.meta["slice_scores"], [np.arange(1, 8) / 10], atol=1e-6)
-    assert heatmap.meta["slice_axis"].tolist() == [2]
+    assert heatmap.meta["axes"][:, 0].tolist() == [2]
     assert heatmap.meta["batch_halvings"].tolist() == [0]
     torch.testing.assert_close(heatmap.as_tensor()[0], torch.from_numpy(data))
 
@@ -229,7 +229,7 @@ def test_a_batch_of_two_volumes_with_affines_of_their_own(affines: dict[str, np.
     inputs.is_batch = True
     heatmap = SliceAnomalyInferer("sagittal")(inputs, Recorder())
     assert heatmap.is_batch
-    assert heatmap.meta["slice_axis"].tolist() == [0, 2]
+    assert heatmap.meta["axes"][:, 0].tolist() == [0, 2]
     assert heatmap.meta["slice_scores"].shape == (2, 9)
     np.testing.assert_array_equal(heatmap.affine, both)
     np.testing.assert_allclose(heatmap.as_tensor(), data, atol=1e-6)
@@ -239,7 +239,7 @@ def test_acquisition_plane_is_used_where_spacings_do_not_decide() -> None:
     data = np.ones((1, 8, 9, 10), dtype=np.float32)
     for axis, expected in ((-1, 2), (0, 0), (1, 1)):
         heatmap = SliceAnomalyInferer()(_batch(data, np.eye(4), acquisition_axis=axis), Recorder())
-        assert heatmap.meta["slice_axis"].tolist() == [expected]
+        assert heatmap.meta["axes"][:, 0].tolist() == [expected]
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (1, 1, 3, 4, 5, 6)])
@@ -439,7 +439,7 @@ def _stored(body: np.ndarray, affine: np.ndarray) -> Callable[..., tuple[np.ndar
 def test_slices_on_no_grid_are_taken_as_they_are_stacked(tiny_network: AnomalyCLIP) -> None:
     volume = MetaTensor(torch.rand(1, 20, 17, 3), affine=torch.diag(torch.tensor([5.0, 1, 1, 1])))
     free = SliceAnomalyInferer()(volume[None], tiny_network)
-    assert free.meta["slice_axis"].tolist() == [0]
+    assert free.meta["axes"][:, 0].tolist() == [0]
     volume.meta["stacked_axis"] = 2
     bound = SliceAnomalyInferer()(volume[None], tiny_network)
-    assert bound.meta["slice_axis"].tolist() == [2]
+    assert bound.meta["axes"][:, 0].tolist() == [2]

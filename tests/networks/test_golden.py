@@ -57,7 +57,8 @@ def test_map_is_the_published_sum_divided_by_the_layers(case: Golden, features: 
     mean = case.network.anomaly_map(features, sigma=0)
     case.assert_equal("anomaly_map", mean[:, 0] * len(case.layers))
     smoothed = case.network.anomaly_map(features)  # sigma 4 is the default
-    case.assert_equal("anomaly_map_sigma4", smoothed[:, 0] * len(case.layers))
+    # sums of 33 values twice in fp32, in an order that depends on the processor: 2.3e-6 on one with AMX
+    case.assert_equal("anomaly_map_sigma4", smoothed[:, 0] * len(case.layers), tolerance=4e-6)
 
 
 @torch.no_grad()

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalyclip_monai.case_folder import MARKER, CaseFolder
-from anomalyclip_monai.cohort_table import Row, cell, cohort_text, is_cohort, read_cohort
 from anomalyclip_monai.data import datalist
 from anomalyclip_monai.exceptions import CaseError, OutputError, UsageError
+from anomalyclip_monai.folders.case_folder import CaseFolder
+from anomalyclip_monai.folders.cohort_table import Row, cell, cohort_text, is_cohort, read_cohort
+from anomalyclip_monai.folders.marker import MARKER
 from anomalyclip_monai.outputs.cohort import ROOM, Cohort, check_places
 from anomalyclip_monai.outputs.dicom_series import write_mr_series
 
@@ -213,3 +214,92 @@ def test_a_case_that_is_in_the_way_of_another_is_one_line(tmp_path: Path) -> Non
         turn = cohort.turn({"case": "a/b", "image": None})
         with pytest.raises(OutputError, match="E_WRITE: cannot write: a file is where a folder should be"):
             turn.__enter__()
+
+
+@pytest.mark.parametrize("name", ["run.lock", "table.lock", "notes.txt", "1.csv"])
+def test_what_others_keep_where_runs_lock_stays(tmp_path: Path, name: str) -> None:
+    out, inputs = tmp_path / "out", tmp_path / "in"
+    picture(inputs / "a.png")
+    (out / ROOM).mkdir(parents=True)
+    (out / ROOM / name).write_text("of others")
+    if name.endswith(".lock"):
+        with pytest.raises(UsageError, match="E_WRITE: a file is there that was not written by this program"):
+            go(out, inputs)
+    else:
+        assert go(out, inputs) == ["a done"]
+    assert [(path.name, path.read_text()) for path in (out / ROOM).iterdir()] == [(name, "of others")]
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "pipe"])
+def test_the_place_where_runs_lock_is_a_folder_or_nothing(tmp_path: Path, kind: str) -> None:
+    out, inputs, others = tmp_path / "out", tmp_path / "in", tmp_path / "others"
+    picture(inputs / "a.png")
+    out.mkdir()
+    others.mkdir()
+    (others / "run.lock").write_text("")
+    if kind == "link":
+        (out / ROOM).symlink_to(others)
+    elif kind == "file":
+        (out / ROOM).write_text("of others")
+    else:
+        os.mkfifo(out / ROOM)
+    with pytest.raises(UsageError, match="E_WRITE: a file is there that was not written by this program"):
+        go(out, inputs)
+    assert (others / "run.lock").is_file()
+
+
+def test_what_killed_runs_left_where_runs_lock_goes(tmp_path: Path) -> None:
+    out, inputs = tmp_path / "out", tmp_path / "in"
+    picture(inputs / "a.png")
+    (out / ROOM).mkdir(parents=True)
+    for name, text in {"run.lock": "0" * 64, "table.lock": "", "12.csv": "case,sta", "13.csv": ""}.items():
+        (out / ROOM / name).write_text(text)
+    assert go(out, inputs) == ["a done"]
+    assert not (out / ROOM).exists()
+
+
+def test_where_no_folder_can_be_made_no_other_run_is_blamed(tmp_path: Path) -> None:
+    inputs = tmp_path / "in"
+    picture(inputs / "a.png")
+    (tmp_path / "out").symlink_to("nowhere")
+    assert go(tmp_path / "out", inputs) == ["a E_WRITE"]
+    assert go(Path("/proc/anomalyclip"), inputs) == ["a E_WRITE"]
+
+
+@pytest.mark.parametrize("more", ["x" * 200_000, "x\0,done,,,,\n", '"x,done,,,,\n', "\udcff,done,,,,\n"])
+def test_a_table_that_somebody_changed(tmp_path: Path, more: str) -> None:
+    out, inputs = tmp_path / "out", tmp_path / "in"
+    picture(inputs / "a.png")
+    go(out, inputs)
+    with open(out / "cohort.csv", "a", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(more)
+    assert go(out, inputs) == ["a replaced"]
+    assert table(out)[1][:2] == ["a", "replaced"]
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        ({"score": "high"}, ["a", "there already", "", "1.750", "2.000", ""]),
+        ({"lesions": "x"}, ["a", "there already", "0.250000", "", "2.000", ""]),
+        ({"lesions": [1, {"volume_mm3": "x"}]}, ["a", "there already", "0.250000", "", "2.000", ""]),
+        ({"seconds": None, "case": "=1"}, ["a", "there already", "0.250000", "1.750", "", ""]),
+        ({"score": float("inf")}, ["a", "there already", "", "1.750", "2.000", ""]),
+    ],
+)
+def test_scores_that_somebody_changed_end_no_run(tmp_path: Path, change: dict[str, Any], row: list[str]) -> None:
+    out, inputs = tmp_path / "out", tmp_path / "in"
+    picture(inputs / "a.png")
+    go(out, inputs)
+    scores = json.loads((out / "a" / "scores.json").read_text())
+    (out / "a" / "scores.json").write_text(json.dumps({**scores, **change}))
+    assert go(out, inputs, go_on=True) == ["a there already"]
+    assert table(out)[1] == row
+
+
+def test_whether_dicom_is_written_decides_on_dicom_alone(tmp_path: Path) -> None:
+    out, inputs = tmp_path / "out", tmp_path / "in"
+    picture(inputs / "a.png")
+    go(out, inputs, {"dicom": True})
+    assert go(out, inputs, {"dicom": False}, go_on=True) == ["a there already"]
+    assert go(out, inputs, {"dicom": False, "threshold": 1}, go_on=True) == ["a replaced"]

@@ -33,7 +33,7 @@ from anomalyclip_monai.outputs.report.content import Difference, Measure, Measur
 from anomalyclip_monai.outputs.report.curves import MATPLOTLIB_MISSING, chance_precision, curve_points, draw_curves
 from anomalyclip_monai.outputs.report.numbers import Footnotes, difference, measured, number, p_value
 from anomalyclip_monai.outputs.report.page import RESEARCH_USE, report_page
-from anomalyclip_monai.outputs.report.tables import measures_table, report_markdown
+from anomalyclip_monai.outputs.report.tables import category_table, measures_table, report_markdown
 
 EVIL = "<script>alert(1)</script>'\"&|`](javascript:x)\n\u202e\udcff"
 ALL_FILES = [
@@ -89,9 +89,22 @@ def test_what_is_read_is_written_again_key_by_key(report: dict[str, Any]) -> Non
         "model": {"bundle": "b"},
         "measures": {"dice": {"difference": -0.5, "low": -1, "high": 0.0, "p": 0.25}},
     }
+    after = {}
+    for name in list(report)[list(report).index("samples") :]:  # the order of the file
+        after[name] = report.pop(name)
+    report["subsets"] = [{"name": "untrained", "title": "one of two", "categories": ["demo"]}]
+    report["shortfalls"] = [
+        {"baseline": "brightness", "measure": "dice", "subset": "untrained", "difference": -0.5},
+        {"baseline": "brightness", "measure": "dice", "difference": 0.5, "low": -1, "high": 1, "p": 0.5}
+        | {"classes_low": -0.5, "classes_high": 2},
+    ]
+    report |= after
     method = report["methods"]["anomalyclip"]
     first = {"title": "own", "seeds": ["one", "two"], "model": {"bundle": "b"}, "models": [{"bundle": "b"}, {}]}
-    report["methods"]["anomalyclip"] = first | {name: method[name] for name in ("measures", "by_category", "curves")}
+    method["measures"]["dice"] |= {"classes_low": 0.25, "classes_high": 0.75}
+    method["by_subset"] = {"untrained": {"dice": made_measure(0.5)}}
+    names = ("measures", "by_subset", "by_category", "curves")
+    report["methods"]["anomalyclip"] = first | {name: method[name] for name in names}
     assert json.dumps(read(report).to_json()) == json.dumps(report)  # order of keys and 1 against 1.0 as well
 
 
@@ -231,6 +244,67 @@ def test_measures_table(report: dict[str, Any]) -> None:
     assert "only a part of the set was run" in table.notes[-1]
 
 
+def of_two_sets(report: dict[str, Any]) -> dict[str, Any]:
+    """A report of two sets, one of an organ that was not trained, with a baseline that is ahead there."""
+    value = {**made_measure(0.8, 0.7, 0.9), "classes_low": 0.6, "classes_high": 0.95}
+    own, guess = report["methods"]["anomalyclip"], report["methods"]["brightness"]
+    own["by_category"] = {"brain_mr": {"image_auroc": made_measure(0.9)}, "skin": {"image_auroc": made_measure(0.7)}}
+    own["measures"] = {"image_auroc": value}
+    own["by_subset"] = {"untrained": {"image_auroc": made_measure(0.7)}}
+    guess["measures"] = {"image_auroc": made_measure(0.2)}
+    guess["by_subset"] = {"untrained": {"image_auroc": made_measure(0.75)}}
+    return report | {
+        "subsets": [{"name": "untrained", "title": "1 of 2 sets whose organ was not trained", "categories": ["skin"]}],
+        "shortfalls": [
+            {"baseline": "brightness", "measure": "image_auroc", "difference": 0.0, "low": -0.1, "high": 0.1},
+            {"baseline": "brightness", "measure": "image_auroc", "subset": "untrained", "difference": -0.05},
+        ],
+    }
+
+
+def test_a_result_that_does_not_beat_a_baseline_says_so_in_words(report: dict[str, Any]) -> None:
+    found = read(of_two_sets(report))
+    lines = [
+        "AnomalyCLIP tiny DOES NOT BEAT brightness: image AUROC 80.0 against 20.0 (or 80.0 turned round).",
+        "AnomalyCLIP tiny DOES NOT BEAT brightness, on 1 of 2 sets whose organ was not trained: "
+        "image AUROC 70.0 against 75.0.",
+    ]
+    assert measures_table(found).notes[:2] == lines
+    for text in (report_markdown(found), report_page(found, {}, []), all_sets_table([found])):
+        assert all(line in text for line in lines)
+    first = found.shortfalls[0]
+    ahead = replace(first, difference=Difference(0.01, -0.02, 0.04, None, -0.05, 0.07))
+    note = measures_table(replace(found, shortfalls=(ahead,))).notes[0]
+    assert note == (
+        "AnomalyCLIP tiny is not surely better than brightness: image AUROC 80.0 against 20.0 (or 80.0 turned round), "
+        "difference +1.0 [\N{MINUS SIGN}2.0, 4.0] (\N{MINUS SIGN}5.0, 7.0)."
+    )
+    assert "BEAT" not in report_markdown(replace(found, shortfalls=()))
+
+
+def test_sets_have_a_row_each_then_the_means_of_all_methods(report: dict[str, Any]) -> None:
+    found = read(of_two_sets(report))
+    table = category_table(found)
+    assert table is not None
+    assert table.header == ["set", "image AUROC"]
+    assert table.rows == [
+        ["brain_mr", "90.0"],
+        ["skin", "70.0"],
+        ["mean of 2: AnomalyCLIP tiny", "80.0 [70.0, 90.0] (60.0, 95.0)"],
+        ["mean of 2: brightness", "20.0"],
+        ["mean of 1: AnomalyCLIP tiny", "70.0"],
+        ["mean of 1: brightness", "75.0"],
+    ]
+    assert table.notes[0] == "Mean of 1: 1 of 2 sets whose organ was not trained (skin)."
+    assert any("by group; in parentheses: by set." in note for note in measures_table(found).notes)
+    assert json.dumps(found.to_json()["subsets"]) == json.dumps(report_of(found)["subsets"])
+
+
+def report_of(found: Report) -> dict[str, Any]:
+    """Written and read again."""
+    return read(found.to_json()).to_json()
+
+
 def test_no_published_column_where_the_set_has_no_published_value(report: dict[str, Any]) -> None:
     table = measures_table(read({**report, "published": {}}))
     assert table.header == ["measure", "AnomalyCLIP tiny", "brightness"]
@@ -271,9 +345,9 @@ def test_comparison_and_classes(report: dict[str, Any]) -> None:
 def test_all_sets_table(report: dict[str, Any]) -> None:
     whole = {**copy.deepcopy(report), "title": "Whole set", "complete": True, "published": {}, "failed": []}
     text = all_sets_table([read(report), read(whole)])
-    assert "| Demo set † | image AUROC | 82.4 [80.1, 84.9] | 81.9 | +0.5 | 60.0 [50.0, 70.0] |  |" in text
-    assert "|  | PRO (paper) | 70.0 [65.0, 75.0] | 71.3 | \N{MINUS SIGN}1.3 | \N{EN DASH} ¹ |  |" in text
-    assert "| Whole set | image AUROC | 82.4 [80.1, 84.9] |  |  | 60.0 [50.0, 70.0] |  |" in text
+    assert "| Demo set † | image AUROC | 82.4 [80.1, 84.9] | 81.9 | +0.5 | 60.0 [50.0, 70.0] |  |  |" in text
+    assert "|  | PRO (paper) | 70.0 [65.0, 75.0] | 71.3 | \N{MINUS SIGN}1.3 | \N{EN DASH} ¹ |  |  |" in text
+    assert "| Whole set | image AUROC | 82.4 [80.1, 84.9] |  |  | 60.0 [50.0, 70.0] |  |  |" in text
     assert "- † Demo set: 12 of the 380 images of the published set" in text
     assert "- Demo set: 1 case failed" in text
     assert "† Whole set" not in text
@@ -527,6 +601,17 @@ def test_table_of_cases(report: dict[str, Any]) -> None:
     assert "<details open>" in page
 
 
+@pytest.mark.parametrize("name", ["index.html", "table.md"])
+def test_a_table_over_all_sets_leaves_files_of_others(report, tmp_path, name):
+    (tmp_path / name).write_text("of others")
+    with pytest.raises(OutputError, match=r"^E_WRITE: a file is there that was not written by this program"):
+        write_all_sets([read(report)], tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "of others")]
+    (tmp_path / name).unlink()
+    write_all_sets([read(report)], tmp_path)
+    write_all_sets([read(report)], tmp_path)  # ours are replaced
+
+
 def test_names_cannot_become_html(report: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
 
@@ -551,11 +636,11 @@ def test_names_cannot_become_html(report: dict[str, Any], tmp_path: Path) -> Non
     good, bad = (tmp_path / name for name in ("good", "bad"))
     write_report(read(report), good, _view)
     write_report(read(evil), bad, lambda name: _view(note=EVIL))
-    write_all_sets([read(report)], good)
-    write_all_sets([read(evil)], bad)
-    for name in ("report.html", "index.html"):
+    write_all_sets([read(report)], good / "all")
+    write_all_sets([read(evil)], bad / "all")
+    for name in ("report.html", "all/index.html"):
         assert structure((bad / name).read_text()) == structure((good / name).read_text())
-    text = (bad / "table.md").read_text() + report_markdown(read(evil))
+    text = (bad / "all" / "table.md").read_text() + report_markdown(read(evil))
     assert "<script" not in text
     assert "](javascript" not in text
     columns = [

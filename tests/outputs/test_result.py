@@ -14,10 +14,10 @@ from monai.transforms import SaveImaged
 from PIL import Image
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.case_folder import MARKER
 from anomalyclip_monai.data import Source
 from anomalyclip_monai.data.nifti import read_nifti
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError
+from anomalyclip_monai.folders.marker import MARKER
 from anomalyclip_monai.outputs import Result, SaveImageResultd
 from anomalyclip_monai.transforms import FindLesionsd
 
@@ -39,7 +39,7 @@ def record(affines: dict[str, np.ndarray]) -> MakeRecord:
         heatmap[2:6, 3:5, 0] = 0.9
         heatmap[2, 3, 0] = 0.95
         meta = {
-            "slice_axis": torch.tensor([2]),
+            "axes": torch.tensor([[2, -1, -1]]),
             "slice_scores": torch.linspace(0.9, 0.1, shape[2])[None],
             "batch_halvings": torch.tensor([0]),
         }

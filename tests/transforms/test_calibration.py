@@ -34,7 +34,6 @@ def file(calibration: Calibration, tmp_path: Path) -> Path:
 def _record(preset: str) -> dict[str, Any]:
     heatmap = torch.tensor([0.6, 0.625, 0.7, 0]).reshape(1, 1, 4, 1)
     found = {
-        "slice_axis": torch.tensor([2]),
         "axes": torch.tensor([[2, 0, 1]]),
         "slice_scores": torch.tensor([[0.7]]),
         "batch_halvings": torch.tensor([0]),
@@ -49,11 +48,11 @@ def test_a_file_comes_back_as_it_was(calibration: Calibration, file: Path) -> No
 def test_the_threshold_and_its_origin_are_used(file: Path) -> None:
     step = FindLesionsd(threshold=str(file), conditions=CONDITIONS, min_volume=None)
     record = step({**_record("mr_brain"), "source": None})
-    assert record["threshold"] == Threshold(0.625, "calibrated on 2 normal mr_brain cases")
-    assert record["axes"] == (2, 0, 1)
+    assert record["findings"].threshold == Threshold(0.625, "calibrated on 2 normal mr_brain cases")
+    assert record["findings"].axes == (2, 0, 1)
     assert record["notes"] == []
     heatmap = record["heatmap"].as_tensor()
-    assert np.count_nonzero(heatmap >= record["threshold"].value) == 2
+    assert np.count_nonzero(heatmap >= record["findings"].threshold.value) == 2
 
 
 def test_another_preset_is_refused_case_by_case(file: Path) -> None:

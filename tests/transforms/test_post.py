@@ -166,7 +166,7 @@ def test_a_healthy_case() -> None:
 
 def _record(heatmap: np.ndarray, **more: Any) -> dict[str, Any]:
     found = {
-        "slice_axis": torch.tensor([2]),
+        "axes": torch.tensor([[2, -1, -1]]),
         "slice_scores": torch.tensor([[0.1, 0.2, 0.9, 0.4]]),
         "batch_halvings": torch.tensor([0]),
     }
@@ -191,12 +191,12 @@ def test_record_after_the_step(heatmap: np.ndarray) -> None:
     np.testing.assert_array_equal(record["heatmap"].as_tensor()[0], heatmap)
     for key in ("pred", "heatmap"):
         np.testing.assert_array_equal(record[key].affine, AFFINE)
-        assert not {"slice_scores", "slice_axis", "batch_halvings"} & set(record[key].meta)
-    np.testing.assert_allclose(record["slice_scores"], [0.1, 0.2, 0.9, 0.4], atol=1e-7)
-    assert record["slice_axis"] == 2
-    assert record["score"] == pytest.approx(0.5)
-    assert record["threshold"] == Threshold(0.5, "calibrated")
-    assert [lesion.voxels for lesion in record["lesions"]] == [4]
+        assert not {"slice_scores", "axes", "batch_halvings"} & set(record[key].meta)
+    np.testing.assert_allclose(record["findings"].slice_scores, [0.1, 0.2, 0.9, 0.4], atol=1e-7)
+    assert record["findings"].slice_axis == 2
+    assert record["findings"].score == pytest.approx(0.5)
+    assert record["findings"].threshold == Threshold(0.5, "calibrated")
+    assert [lesion.voxels for lesion in record["findings"].lesions] == [4]
     assert record["notes"] == ["read with care"]
     assert record["case"] == "a"
     assert json.loads(json.dumps(record["result"])) == {
@@ -214,9 +214,9 @@ def test_20_mm3_by_default_and_none_for_photos(heatmap: np.ndarray) -> None:
     small[:3, :3] *= 0.5  # voxels of 3 mm3: the single one is too small, the four are not
     record = _record(heatmap)
     record["pred"].affine = torch.from_numpy(small)
-    assert FindLesionsd()(record)["lesions"] == []  # 12 mm3
+    assert FindLesionsd()(record)["findings"].lesions == []  # 12 mm3
     record["source"] = Source("photo", has_physical_size=False)
-    assert [lesion.voxels for lesion in FindLesionsd()(record)["lesions"]] == [1, 4]
+    assert [lesion.voxels for lesion in FindLesionsd()(record)["findings"].lesions] == [1, 4]
 
 
 def test_notes_say_what_happened(heatmap: np.ndarray) -> None:
@@ -241,10 +241,10 @@ def test_each_case_has_the_threshold_of_its_axes(axes: list[int], value: float, 
     record = _record(heatmap)
     record["pred"].meta["axes"] = torch.tensor([axes])
     record = FindLesionsd(shipped_threshold=SHIPPED)(record)
-    assert record["threshold"] == Threshold(value, "training data")
+    assert record["findings"].threshold == Threshold(value, "training data")
     assert record["pred"].sum() == voxels
     two = "the threshold 0.55 was not fitted for slices along 2 axes: calibrate one on normal cases"
-    assert record["notes"][1:] == ([two] if len(record["axes"]) == 2 else [])
+    assert record["notes"][1:] == ([two] if len(record["findings"].axes) == 2 else [])
 
 
 @pytest.mark.parametrize("threshold", ["auto", "quantile:0.1"])
@@ -253,8 +253,8 @@ def test_region_of_interest(heatmap: np.ndarray, threshold: str) -> None:
     roi[0, :3, :, :2] = True
     record = FindLesionsd(threshold=threshold)(_record(heatmap, roi=roi))
     # 18 of 30 pixels of a slice are inside: the highest one counts
-    np.testing.assert_allclose(record["slice_scores"], [0.05, 0.8, 0, 0], atol=1e-7)
-    assert record["score"] == pytest.approx((0.05 + 0.8 + 0) / 3)
+    np.testing.assert_allclose(record["findings"].slice_scores, [0.05, 0.8, 0, 0], atol=1e-7)
+    assert record["findings"].score == pytest.approx((0.05 + 0.8 + 0) / 3)
     assert not record["pred"].as_tensor()[~roi].any()
     assert record["pred"][0, 1, 1, 1] == 1
     np.testing.assert_array_equal(record["heatmap"].as_tensor()[0], heatmap)  # the whole of it

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import own_files
 from anomalyclip_monai.data.benchmarks.groups import with_groups
 from anomalyclip_monai.data.benchmarks.layouts import DEEPER, LAYOUTS, Layout, Table, Tree
 from anomalyclip_monai.data.benchmarks.lists import samples_of_table, table_in
@@ -18,6 +17,7 @@ from anomalyclip_monai.data.benchmarks.trees import files_beside, fits_tree, sam
 from anomalyclip_monai.data.walk import RESULTS, UNREADABLE, is_leftover, kind_of, special_kind, tell
 from anomalyclip_monai.exceptions import NoInputError, UsageError
 from anomalyclip_monai.files import given_path
+from anomalyclip_monai.folders.marker import own_files
 from anomalyclip_monai.types import PathLike
 
 

@@ -92,6 +92,8 @@ class Layout:
         patients: patients of the published set, where it counts patients rather than images.
         sequences: first and last frame number of sequences that are known.
         block: frames of other numbers are grouped in blocks of so many, the mean length of the set's sequences.
+        many_sets: its classes are sets of their own, of different organs: intervals over them too, and a mean over
+            those whose organ was not trained.
     """
 
     title: str
@@ -104,6 +106,7 @@ class Layout:
     patients: int | None = None
     sequences: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     block: int = 0
+    many_sets: bool = False
 
 
 def _kinds(names: str, *normal: str) -> Tree:
@@ -405,6 +408,15 @@ LAYOUTS: Mapping[str, Layout] = {
         "Al-Dhabyani et al. 2020, doi 10.1016/j.dib.2019.104863",
         folder="busi.*|datasetbusi.*",
         sizes=(133, 647),
+    ),
+    "organs": Layout(
+        "Lesions of many organs",
+        ("organs.csv with the columns image, mask, label, group, category, split", "and the folders that it names"),
+        (Table("organs.csv"),),
+        "photo",
+        "lesion sets of your own, one category each",
+        folder="organs.*",
+        many_sets=True,
     ),
     "brats": Layout(
         "BraTS",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,18 @@ def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
         NoInputError: the file cannot be read, or a column is missing (``E_CSV``).
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise NoInputError("E_CSV", "not a text file in UTF-8", path, "save it as CSV in UTF-8") from error
-    header = lines[0] if lines else ""
-    reader = csv.reader(lines, delimiter=max(SEPARATORS, key=header.count))
+    try:
+        return _rows(text, path, needed)
+    except csv.Error as error:
+        raise NoInputError("E_CSV", f"no table: {error}", path, "correct the list") from error
+
+
+def _rows(text: str, path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    header = next(iter(text.splitlines()), "")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=header.count))
     columns = [cell.strip().lower() for cell in next(reader, [])]
     if missing := [name for name in needed if name not in columns]:
         what = f"no column {' and '.join(missing)}, its first line is {header[:80]!r}"
@@ -139,7 +147,7 @@ def _image(table: Table, home: Path, cell: str, numbered: Mapping[int, Path]) ->
 
 def _existing(home: Path, cell: str, what: str) -> Path:
     path = Path(os.path.normpath(home / cell.strip().replace("\\", "/")))
-    if not path.exists():
+    if not os.path.exists(path):
         raise ValueError(f"there is no {what} {cell.strip()}")
     return path
 

@@ -17,6 +17,9 @@ from anomalyclip_monai.types import Affine
 HALF = 127
 """Grey values above this one are lesion in a squashed mask."""
 
+LEAST_PIXELS, LEAST_COVER = 4, 0.2
+"""A lesion that would be smaller than so many pixels keeps those of which it covers this share."""
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:
@@ -125,3 +128,31 @@ def squash_truth(truth: Truth, size: int) -> Truth:
     if truth.ignored is None:
         return Truth(lesion, None, truth.notes)
     return Truth(lesion, squash_mask(truth.lesion | truth.ignored, size) & ~lesion, truth.notes)
+
+
+def cover(mask: NDArray[np.bool_], size: int) -> NDArray[np.float32]:
+    """(X, Y) -> (size, size) share of each pixel of the new grid that the mask covers."""
+    image = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(image.resize((size, size), Image.Resampling.BOX))
+
+
+def covered_truth(truth: Truth, size: int) -> Truth:
+    """A truth of (X, Y, 1) -> (size, size, 1): a pixel is lesion where at least half of it is, and no lesion gets lost.
+
+    Where no pixel is covered by half, those at half of the largest cover are lesion; where fewer than 4 pixels remain,
+    those of which at least a fifth is covered.
+    """
+    lesion = _covered(truth.lesion, size)
+    if truth.ignored is None:
+        return Truth(lesion, None, truth.notes)
+    ignored = cover((truth.lesion | truth.ignored)[:, :, 0], size)[:, :, np.newaxis] >= 0.5
+    return Truth(lesion, ignored & ~lesion, truth.notes)
+
+
+def _covered(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    share = cover(mask[:, :, 0], size)[:, :, np.newaxis]
+    most = float(share.max())
+    if not most:
+        return np.zeros(share.shape, np.bool_)
+    kept = share >= (0.5 if most >= 0.5 else most / 2)
+    return kept if np.count_nonzero(kept) >= LEAST_PIXELS else share >= min(LEAST_COVER, most / 2)

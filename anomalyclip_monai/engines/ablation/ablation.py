@@ -14,22 +14,21 @@ from typing import Any
 import torch
 
 from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples
-from anomalyclip_monai.data.loading import known_cause
 from anomalyclip_monai.engines.ablation.content import AblationReport, MeasuredRow, NotBuilt, RowReport
 from anomalyclip_monai.engines.ablation.rows import GROUPS, Nouns, Row, base_row, changed_rows
-from anomalyclip_monai.engines.ablation.table import write_ablation
+from anomalyclip_monai.engines.ablation.table import check_ablation_folder, write_ablation
 from anomalyclip_monai.engines.evaluation import bundle_evaluator
-from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
+from anomalyclip_monai.engines.evaluation.methods import MODEL
 from anomalyclip_monai.engines.evaluation.summary import differences
 from anomalyclip_monai.engines.prompts import learn_prompts
-from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
+from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError, unwrapped
 from anomalyclip_monai.files import given_path
+from anomalyclip_monai.folders.work_folder import owned_folder, remove_owned
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.prompts import text_tower
 from anomalyclip_monai.networks.sentences import NOUNS
 from anomalyclip_monai.networks.towers import vision_tower
 from anomalyclip_monai.outputs.report.content import Report
-from anomalyclip_monai.owned import owned_folder, remove_owned
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.choice import INFERENCE, ModelChoice
 
@@ -113,6 +112,7 @@ class Ablation:
         Raises:
             AnomalyCLIPError: the base cannot be learned or measured, or nothing can be written.
         """
+        check_ablation_folder(self.folder)
         found: dict[str, RowReport] = {}
 
         def keep(entry: RowReport) -> None:
@@ -195,7 +195,7 @@ class Ablation:
         prompts = [self.choice.prompts_file()] if row.prompts == "shipped" else self._prompts(row)
         network = {"_target_": REMEMBERING, "folder": str(self._measured), **row.network}
         chosen = replace(self.choice, prompts=prompts[0], values=self._network(network))
-        methods = [row.method] if row.group else [MODEL, *TRIVIAL]
+        methods = [row.method] if row.group else None  # the base: with all trivial baselines of this kind of image
         compared = row.group and self.evaluation.get("bootstrap") != 0
         evaluator = bundle_evaluator(
             chosen,
@@ -284,13 +284,8 @@ def _rows(choice: ModelChoice, nouns: Nouns) -> tuple[list[Row], str]:
     if definition.get("_target_") not in NETWORKS:
         what = f"the network is a {definition.get('_target_')}, the rows are changes of {NETWORKS[0]}"
         raise UsageError("E_MODEL", what, choice.root, "choose another model")
-    try:
+    with unwrapped():
         network: AnomalyCLIP = parser.get_parsed_content("network_def")
-    except Exception as error:
-        known = known_cause(error)
-        if known is None:
-            raise
-        raise known from error
     given = {name: parser.get_parsed_content(f"network_def#{name}") for name in definition if name not in _NO_ARGUMENTS}
     defaults = inspect.signature(AnomalyCLIP).parameters.items()
     settings = {name: value.default for name, value in defaults if name != "clip"} | given

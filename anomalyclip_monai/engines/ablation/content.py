@@ -122,7 +122,7 @@ class AblationReport:
     @property
     def trivial(self) -> list[MethodReport]:
         """The baselines without a network."""
-        return [self.measured.methods[name] for name in TRIVIAL]
+        return [method for name, method in self.measured.methods.items() if name in TRIVIAL]
 
     def to_json(self) -> dict[str, Any]:
         """-> the content of ``ablation.json``."""
@@ -139,7 +139,11 @@ class AblationReport:
             "training": {**self.training, "epochs": self.epochs, "seeds": list(self.seeds)},
             "image_score": self.image_score,
             "rows": [row.to_json() for row in self.rows],
-            "trivial": {name: {key: methods[name][key] for key in ("title", "measures")} for name in TRIVIAL},
+            "trivial": {
+                name: {key: method[key] for key in ("title", "measures")}
+                for name, method in methods.items()
+                if name in TRIVIAL
+            },
             "seconds": round(sum(row.seconds for row in self.built), 1),
             "warnings": measured["warnings"],
         }

@@ -10,10 +10,11 @@ from anomalyclip_monai.engines.ablation.content import AblationReport, MeasuredR
 from anomalyclip_monai.engines.ablation.rows import GROUPS
 from anomalyclip_monai.engines.evaluation.methods import MODEL
 from anomalyclip_monai.engines.evaluation.report import FEW_GROUPS
+from anomalyclip_monai.files import write_text
+from anomalyclip_monai.folders.marker import has_schema, keep_others
 from anomalyclip_monai.outputs.report.content import Difference, Measures, MethodReport
 from anomalyclip_monai.outputs.report.numbers import Footnotes, difference, interval, measured, number
 from anomalyclip_monai.outputs.report.tables import Table, counts, markdown_text, measure_title
-from anomalyclip_monai.outputs.report.write import write_text
 
 BEYOND_CHANCE = "\N{DAGGER}"
 """Behind a difference whose interval excludes 0."""
@@ -23,10 +24,21 @@ def write_ablation(content: AblationReport, folder: Path) -> None:
     """Write ``ablation.json`` and ``ablation.md``, each whole or not at all.
 
     Raises:
-        OutputError: a file cannot be written (``E_WRITE``).
+        OutputError: a file cannot be written, or one of others is in its place (``E_WRITE``).
     """
+    check_ablation_folder(folder)
     write_text(folder / "ablation.json", json.dumps(content.to_json(), indent=1, allow_nan=False) + "\n")
     write_text(folder / "ablation.md", ablation_markdown(content))
+
+
+def check_ablation_folder(folder: Path) -> None:
+    """Refuse a folder in which files of others have the names of an ablation's.
+
+    Raises:
+        OutputError: one is there, and no ``ablation.json`` of ours (``E_WRITE``).
+    """
+    ours = has_schema(folder / "ablation.json", "anomalyclip-ablation")
+    keep_others(folder, ("ablation.json", "ablation.md"), ours=ours)
 
 
 def ablation_markdown(content: AblationReport) -> str:

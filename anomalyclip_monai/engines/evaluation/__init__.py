@@ -4,6 +4,7 @@ from anomalyclip_monai.engines.evaluation import handlers
 from anomalyclip_monai.engines.evaluation.bundle import bundle_evaluator
 from anomalyclip_monai.engines.evaluation.evaluation import Evaluation, preset_of
 from anomalyclip_monai.engines.evaluation.methods import METHODS
+from anomalyclip_monai.engines.evaluation.organs import TrainedOrgans, trained_organs
 from anomalyclip_monai.engines.evaluation.samples import PrepareSampled
 from anomalyclip_monai.engines.evaluation.set_evaluator import SetEvaluator
 from anomalyclip_monai.weights.published import paper_prompts
@@ -13,8 +14,10 @@ __all__ = [
     "Evaluation",
     "PrepareSampled",
     "SetEvaluator",
+    "TrainedOrgans",
     "bundle_evaluator",
     "handlers",
     "paper_prompts",
     "preset_of",
+    "trained_organs",
 ]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from anomalyclip_monai.data.loading import known_cause
 from anomalyclip_monai.engines.evaluation.set_evaluator import SetEvaluator
-from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.exceptions import UsageError, unwrapped
 from anomalyclip_monai.weights.choice import INFERENCE, ModelChoice
 
 
@@ -30,12 +29,7 @@ def bundle_evaluator(choice: ModelChoice, overrides: Mapping[str, Any]) -> SetEv
     if choice.prompts or choice.backbone:  # these take the place of the checkpoint that the bundle's handlers load
         values = {"fingerprint": choice.fingerprint(), "seeds": [str(choice.prompts_file())], "handlers": []}
     parser = choice.configured(INFERENCE, overlay.name, values={**values, **overrides})
-    try:
+    with unwrapped():
         parser.get_parsed_content("initialize")
         evaluator: SetEvaluator = parser.get_parsed_content("evaluator")
-    except Exception as error:
-        known = known_cause(error)
-        if known is None:
-            raise
-        raise known from error
     return evaluator

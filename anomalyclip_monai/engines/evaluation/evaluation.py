@@ -17,6 +17,7 @@ from anomalyclip_monai import resources
 from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples
 from anomalyclip_monai.engines.evaluation.measured import SetMetric
 from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL, choose_methods, passes_of
+from anomalyclip_monai.engines.evaluation.organs import TrainedOrgans
 from anomalyclip_monai.engines.evaluation.photos import PhotoMetric
 from anomalyclip_monai.engines.evaluation.protocols import choose_protocol
 from anomalyclip_monai.engines.evaluation.samples import records_of
@@ -24,8 +25,11 @@ from anomalyclip_monai.engines.evaluation.volumes import VolumeMetric
 from anomalyclip_monai.engines.evaluation.work import WorkFolder, stamp_of
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.files import given_path
+from anomalyclip_monai.folders.marker import has_schema, keep_others
+from anomalyclip_monai.folders.work_folder import is_owned
 from anomalyclip_monai.networks.hand_written import BASELINES
-from anomalyclip_monai.outputs.report.content import Report, read_report
+from anomalyclip_monai.outputs.report.content import Report, Subset, read_report
+from anomalyclip_monai.text import name_bytes
 from anomalyclip_monai.types import PathLike, Record
 from anomalyclip_monai.weights.bundle import prompts_fingerprint
 
@@ -50,13 +54,14 @@ class Evaluation:
         fingerprint: names and hashes of what runs, see :func:`~anomalyclip_monai.weights.bundle.fingerprint`.
         options: settings of the bundle that change its heatmaps.
         threshold: settings of the bundle that change its masks only.
-        protocol: ``paper`` or ``native``; None for the default of the set.
+        protocol: ``paper``, ``native`` or ``organs``; None for the default of the set.
         methods: see :data:`~anomalyclip_monai.engines.evaluation.methods.METHODS`; None for the default ones.
         seeds: prompt files in the place of the bundle's own; measures are then means over them.
         limit: evaluate so many samples only, spread evenly over the set.
         bootstrap: number of resampled sets; 0 for no intervals.
         against: ``report.json`` of another model on the same samples, for a paired test.
         trained_on: preset -> what of this kind the model was trained on; such sets are no zero-shot test of it.
+        trained_organs: organs whose lesions the model was trained on, for a mean over the others; None: not known.
 
     Raises:
         UsageError: an option is wrong, or the other report does not compare.
@@ -82,19 +87,21 @@ class Evaluation:
         bootstrap: int = 1000,
         against: PathLike | None = None,
         trained_on: Mapping[str, str] | None = None,
+        trained_organs: TrainedOrgans | None = None,
     ) -> None:
         self.dataset = dataset
         self._fingerprint = dict(fingerprint)
         self.options = dict(options or {})
         self._trained_on = dict(trained_on or {})
         self._threshold = list(threshold)
-        self.methods = choose_methods([methods] if isinstance(methods, str) else methods)
-        self.passes = passes_of(self.methods, [seeds] if isinstance(seeds, str) else seeds)
+        self._trained_organs = trained_organs
         self.bootstrap = _count("bootstrap", bootstrap, 0)
         found = find_samples(dataset, dataset_dir)
         self.found = len(found)
         self.samples = _spread(sorted(found, key=lambda sample: sample.category), limit)
         self.protocol = choose_protocol(dataset, self.samples, protocol)
+        self.methods = choose_methods([methods] if isinstance(methods, str) else methods, volumes=self.protocol.volumes)
+        self.passes = passes_of(self.methods, [seeds] if isinstance(seeds, str) else seeds)
         self.folder = given_path(output_dir) / dataset
         self.sha256 = samples_sha256(self.samples)
         self.against = None if against is None else Against(given_path(against), self.sha256, self.bootstrap)
@@ -103,6 +110,24 @@ class Evaluation:
     def trained_on(self) -> str:
         """What of this kind of images the model was trained on, empty if nothing."""
         return self._trained_on.get(str(self.options.get("preset")), "")
+
+    @property
+    def many_sets(self) -> bool:
+        """Whether the classes are sets of their own."""
+        return LAYOUTS[self.dataset].many_sets
+
+    def subsets(self, categories: Sequence[str]) -> tuple[list[Subset], list[str]]:
+        """Parts of the classes that get means of their own, and what a reader must know of them.
+
+        Args:
+            categories: those that were measured.
+        """
+        if not self.many_sets:
+            return [], []
+        if self._trained_organs is None:
+            return [], ["the model's metadata does not say which organs it was trained on: no mean over the others"]
+        subset = self._trained_organs.subset(categories)
+        return [subset] if subset else [], self._trained_organs.notes(categories)
 
     @property
     def title(self) -> str:
@@ -141,11 +166,21 @@ class Evaluation:
         """Where heatmaps are kept while the run goes on."""
         return WorkFolder(self.folder / "work", self._key())
 
+    def check_rows(self) -> None:
+        """Refuse a folder in which a file of others has the name of the resampled values.
+
+        Raises:
+            OutputError: it is there, with neither a report nor the work of a run that was stopped (``E_WRITE``).
+        """
+        ours = has_schema(self.folder / "report.json", "anomalyclip-report") or is_owned(self.work().folder)
+        keep_others(self.folder, [ROWS_FILE], ours=ours)
+
     def asked(self) -> str:
         """Hash of what the report depends on: what is asked, of which model, and the files as they are now."""
         files = [[stamp_of(path) for path in (sample.image, *sample.masks)] for sample in self.samples]
         against = self.against and self.against.report.to_json()
-        everything = [self._key(), self._threshold, self.methods, self.bootstrap, against, self.sha256, files]
+        subsets = self.subsets([sample.category for sample in self.samples])
+        everything = [self._key(), self._threshold, self.methods, self.bootstrap, against, self.sha256, files, subsets]
         return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
 
     def finished(self) -> Report | None:
@@ -206,6 +241,8 @@ class Against:
         self.report = read_report(path)
         resampled = self.report.bootstrap
         try:
+            if not path.with_name(ROWS_FILE).is_file():  # to open a pipe is to wait for its writer
+                raise FileNotFoundError
             with np.load(path.with_name(ROWS_FILE)) as kept:
                 self._rows = {name: kept[name] for name in kept.files}
             shape = (resampled.repeats,)
@@ -230,7 +267,7 @@ class Against:
 def samples_sha256(samples: Sequence[Sample]) -> str:
     """Hash of the list: name, label, class and group of every sample, a line each."""
     lines = (f"{sample.name}\t{sample.label}\t{sample.category}\t{sample.group}\n" for sample in samples)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(name_bytes("".join(lines))).hexdigest()
 
 
 def _spread(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -19,7 +19,7 @@ Pairs: TypeAlias = tuple[list[torch.Tensor], list[torch.Tensor]]
 def scores_and_labels(output: Any) -> Pairs:
     """(1,) score of an image or volume, and (1,) whether it is abnormal."""
     records = records_in(output)
-    scores = [torch.tensor([record["score"]], dtype=torch.float64) for record in records]
+    scores = [torch.tensor([record["findings"].score], dtype=torch.float64) for record in records]
     return scores, [torch.tensor([int(record["abnormal"])]) for record in records]
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from ignite.metrics import Metric
 from numpy.typing import NDArray
 
-from anomalyclip_monai.metrics.undefined import Value
+from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, Scored
+from anomalyclip_monai.metrics.undefined import Undefined, Value, is_defined
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report.content import MeasuredSample
+from anomalyclip_monai.transforms.findings import Findings
 from anomalyclip_monai.types import Record
 
 Resampled: TypeAlias = Callable[[NDArray[Any]], Mapping[str, Rows]]
@@ -32,6 +34,10 @@ class ClassMeasures:
     resampled: Resampled
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
+    def value(self, name: str) -> Value:
+        """A measure of this class or another of the set: one without masks has no measures of pixels."""
+        return self.values.get(name, Undefined("no lesion masks in the class"))
+
 
 class SetMetric(Metric):
     """An ignite metric over the records of an evaluation; those of one class must follow each other.
@@ -46,6 +52,7 @@ class SetMetric(Metric):
     Attributes:
         classes: class -> its measures, after an epoch.
         samples: class -> what is said of each of its samples.
+        overall: measures of all samples together, in the place of means over classes; None where there are none.
     """
 
     required_output_keys = None
@@ -59,6 +66,7 @@ class SetMetric(Metric):
         """Forget all samples."""
         self.classes: dict[str, ClassMeasures] = {}
         self.samples: dict[str, list[MeasuredSample]] = {}
+        self.overall: ClassMeasures | None = None
         self._current: str | None = None
 
     def update(self, output: Sequence[Record]) -> None:
@@ -75,13 +83,29 @@ class SetMetric(Metric):
             self.samples[category].append(self._add(record))
 
     def compute(self) -> dict[str, Value]:
-        """The mean over classes of every measure."""
+        """The mean over classes of every measure, but for those of all samples together."""
         self._finish()
+        self.overall = self._measure_all() if len(self.classes) > 1 else None
         names = dict.fromkeys(name for found in self.classes.values() for name in found.values)
-        return {
-            f"{self.prefix}{name}": mean_over_classes([found.values[name] for found in self.classes.values()])
-            for name in names
-        }
+        values = {name: mean_over_classes([found.value(name) for found in self.classes.values()]) for name in names}
+        values |= {} if self.overall is None else self.overall.values
+        return {f"{self.prefix}{name}": value for name, value in values.items()}
+
+    def _sample(self, record: Record, scored: Scored, *, pointed: Value, overlap: Value) -> MeasuredSample:
+        """What is said of one sample; the threshold is the model's, so trivial baselines have no Dice at it."""
+        sample, found = record["sample"], cast(Findings, record["findings"])
+        return MeasuredSample(
+            name=sample.name,
+            label=int(record["abnormal"]),
+            category=sample.category,
+            group=sample.group,
+            score=scored.score,
+            peak=float(scored.heatmap.max()),
+            pointing=pointed if is_defined(pointed) else None,
+            dice=overlap if is_defined(overlap) and self.method not in TRIVIAL else None,
+            axes=len(found.axes),
+            threshold=found.threshold.value,
+        )
 
     def _finish(self) -> None:
         if self._current is not None:
@@ -96,6 +120,10 @@ class SetMetric(Metric):
 
     def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
         raise NotImplementedError
+
+    def _measure_all(self) -> ClassMeasures | None:
+        """What is measured of several classes together; samples are in the order of the classes."""
+        return None
 
 
 def mean_over_classes(values: Sequence[Value]) -> Value:

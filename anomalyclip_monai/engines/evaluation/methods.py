@@ -14,9 +14,16 @@ from torch import nn
 
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.files import given_path
-from anomalyclip_monai.metrics.baselines import brightness_map, centre_prior_volume
+from anomalyclip_monai.metrics.baselines import (
+    body_centre,
+    body_field,
+    box_share,
+    brightness_map,
+    centre_prior_volume,
+)
 from anomalyclip_monai.networks import HandWrittenCLIP
 from anomalyclip_monai.networks.hand_written import BASELINES
+from anomalyclip_monai.transforms.findings import Findings
 from anomalyclip_monai.transforms.post import case_score
 from anomalyclip_monai.types import FloatArray, Record
 from anomalyclip_monai.weights.reading import read_state_dict
@@ -30,7 +37,7 @@ class Scored:
     """What a method says of a record.
 
     Attributes:
-        heatmap: (X, Y, Z).
+        heatmap: (X, Y, Z); of a photo on any grid, which is brought to the one that is measured.
         slice_scores: (S,) along the slice axis.
         score: of the whole image or volume.
     """
@@ -41,23 +48,29 @@ class Scored:
 
 
 def _model(record: Record) -> Scored:
-    return Scored(np.asarray(record["heatmap"][0]), np.asarray(record["slice_scores"]), float(record["score"]))
+    found: Findings = record["findings"]
+    return Scored(np.asarray(record["heatmap"][0]), found.slice_scores, found.score)
 
 
 def _brightness(record: Record) -> Scored:
     """Brightness after the preset's scaling; the score of a slice is its mean."""
     heatmap = brightness_map(_plain(record["image"]))
-    others = tuple(axis for axis in range(3) if axis != record["slice_axis"])
+    others = tuple(axis for axis in range(3) if axis != record["findings"].slice_axis)
     scores = heatmap.mean(axis=others, dtype=np.float64)
     return Scored(heatmap, scores.astype(np.float32), case_score(torch.from_numpy(scores)))
 
 
 def _centre(record: Record) -> Scored:
     """The same map for every slice, hence the same score."""
-    shape = tuple(record["heatmap"].shape[1:])
-    return Scored(
-        centre_prior_volume(shape, record["slice_axis"]), np.zeros(shape[record["slice_axis"]], np.float32), 0.0
-    )
+    shape, axis = tuple(record["heatmap"].shape[1:]), record["findings"].slice_axis
+    return Scored(centre_prior_volume(shape, axis), np.zeros(shape[axis], np.float32), 0.0)
+
+
+def _body(record: Record) -> Scored:
+    """The middle of the body in a photo; its score is the area in pixels, as stored, of the box around the body."""
+    field = body_field(_plain(record["image"])[..., 0])
+    area = box_share(field) * float(np.prod(record["stored_shape"][:2]))
+    return Scored(body_centre(field)[..., np.newaxis], np.array([area], np.float32), area)
 
 
 def _plain(image: torch.Tensor) -> NDArray[Any]:
@@ -67,13 +80,20 @@ def _plain(image: torch.Tensor) -> NDArray[Any]:
 TRIVIAL: Mapping[str, tuple[str, Callable[[Record], Scored]]] = {
     "brightness": ("brightness", _brightness),
     "centre": ("centre prior", _centre),
+    "body": ("centre of the body", _body),
 }
 """Baselines without a network: title and function."""
+
+OF_PHOTOS = ("body",)
+"""Those that only photos have."""
 
 METHODS = (MODEL, *BASELINES, *TRIVIAL)
 """All names, in the order of tables."""
 
-DEFAULT_METHODS = (MODEL, *TRIVIAL)
+
+def default_methods(*, volumes: bool) -> tuple[str, ...]:
+    """The model and the trivial baselines that there are for this kind of image."""
+    return (MODEL, *(name for name in TRIVIAL if not (volumes and name in OF_PHOTOS)))
 
 
 def scored(method: str, record: Record) -> Scored:
@@ -111,15 +131,21 @@ class Pass:
         return shipped
 
 
-def choose_methods(asked: Sequence[str] | None) -> tuple[str, ...]:
+def choose_methods(asked: Sequence[str] | None, *, volumes: bool = False) -> tuple[str, ...]:
     """The methods that were asked for, in the order of tables, by default the model and the trivial baselines.
 
+    Args:
+        asked: names; None or none for the default.
+        volumes: whether volumes are measured, not photos.
+
     Raises:
-        UsageError: one is unknown, or none has a network (``E_METHOD``).
+        UsageError: one is unknown or not for volumes, or none has a network (``E_METHOD``).
     """
-    chosen = tuple(asked or DEFAULT_METHODS)
+    chosen = tuple(asked or default_methods(volumes=volumes))
     if unknown := [name for name in chosen if name not in METHODS]:
         raise UsageError("E_METHOD", f"no method {', '.join(unknown)}", None, f"choose from: {', '.join(METHODS)}")
+    if volumes and (of_photos := [name for name in chosen if name in OF_PHOTOS]):
+        raise UsageError("E_METHOD", f"{of_photos[0]} is a baseline of photos", None, "leave it out for volumes")
     if set(chosen) <= set(TRIVIAL):
         raise UsageError("E_METHOD", "only trivial baselines", None, f"add one of: {MODEL}, {', '.join(BASELINES)}")
     return tuple(name for name in METHODS if name in chosen)

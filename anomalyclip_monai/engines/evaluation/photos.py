@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from anomalyclip_monai.engines.evaluation.measured import ClassMeasures, SetMetric
 from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, scored
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
-from anomalyclip_monai.metrics.baselines import lit_field
+from anomalyclip_monai.engines.evaluation.samples import MeasuredPhoto, on_grid
 from anomalyclip_monai.metrics.pixels import PixelScores
 from anomalyclip_monai.metrics.pointing import pointing
 from anomalyclip_monai.metrics.pro import exact_pro, paper_pro
 from anomalyclip_monai.metrics.ranking import auroc, average_precision, best_f1, dice, operating_points
 from anomalyclip_monai.metrics.sketch import PooledSketches, Sketch, sketch
-from anomalyclip_monai.metrics.undefined import Undefined, Value, is_defined
+from anomalyclip_monai.metrics.undefined import Undefined, Value
 from anomalyclip_monai.metrics.weighted import (
     Rows,
     auroc_rows,
@@ -25,6 +25,7 @@ from anomalyclip_monai.metrics.weighted import (
     best_f1_rows,
     counts_at_scores,
     mean_rows,
+    without_constant,
 )
 from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
@@ -75,32 +76,24 @@ class PhotoMetric(SetMetric):
 
     def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
-        sample, truth, heatmap = record["sample"], record["truth"], found.heatmap[..., 0]
+        size = self.protocol.measured_size
+        shape = record["heatmap"].shape[1:3] if size is None else (size, size)
+        heatmap = on_grid(found.heatmap[..., 0], tuple(shape))
         pointed: Value = Undefined("no abnormal pixel")
         overlap: Value = _NO_MASKS
-        if truth is None or not self.has_masks:
+        if record["truth"] is None or not self.has_masks:
             self._sketches.append(_NO_SKETCH)
         else:
-            lesion = truth[..., 0]
-            counted = None if record["counted"] is None else record["counted"][..., 0]
-            lit = lit_field(np.asarray(record["image"][..., 0].cpu()) * 255)
+            photo = MeasuredPhoto.of(record, size)
+            lesion, counted, lit = photo.lesion, photo.counted, photo.lit
             self._pixels.update(heatmap, lesion, counted)
             self._lit.update(heatmap, lesion, lit if counted is None else lit & counted)
             self._sketches.append(sketch(heatmap, lesion, lit, counted))
             pointed = pointing(heatmap, lesion, counted)
             if self.method not in TRIVIAL:
                 where = ... if counted is None else counted
-                overlap = dice(lesion[where], heatmap[where], record["threshold"].value)
-        return MeasuredSample(
-            name=sample.name,
-            label=int(record["abnormal"]),
-            category=sample.category,
-            group=sample.group,
-            score=found.score,
-            peak=float(heatmap.max()),
-            pointing=pointed if is_defined(pointed) else None,
-            dice=overlap if is_defined(overlap) else None,
-        )
+                overlap = dice(lesion[where], heatmap[where], record["findings"].threshold.value)
+        return self._sample(record, found, pointed=pointed, overlap=overlap)
 
     def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
         labels = np.array([sample.label for sample in samples])
@@ -146,7 +139,8 @@ class PhotoMetric(SetMetric):
             }
             if pooled is not None:
                 rows |= pooled.measures(draws)
-                rows |= {key: mean_rows(column, draws) for key, column in per_image.items()}
+                means = {key: mean_rows(column, draws) for key, column in per_image.items()}
+                rows |= without_constant(means, per_image)
             return rows
 
         curves = pixel_curves(self._pixels) if has_pixels else image_curves(labels, scores)

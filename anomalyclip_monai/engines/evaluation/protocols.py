@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from anomalyclip_monai.data.benchmarks import Sample
+from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.metrics.froc import MIN_INSIDE, THRESHOLDS
 from anomalyclip_monai.options import protocol_phrases
@@ -14,13 +14,25 @@ from anomalyclip_monai.options import protocol_phrases
 PAPER_SIZE = 518
 """Side in pixels to which the paper squashes every photo and mask."""
 
+ORGANS_SIZE = 256
+"""Side in pixels to which maps and masks of the organs' protocol are brought before they are measured."""
+
 PAPER_SETS = (
     *("headct", "brainmri", "br35h", "covid19", "isic", "colondb", "clinicdb", "kvasir", "endo", "tn3k"),
     *("mvtec", "visa", "mpdd", "btad", "sdd", "dagm", "dtd"),
 )
 """The data sets of the paper, for which its protocol is the default."""
 
-ProtocolName = Literal["paper", "native"]
+ProtocolName = Literal["paper", "native", "organs"]
+
+NAMES: tuple[ProtocolName, ...] = ("paper", "native", "organs")
+"""All protocols, for people to choose from."""
+
+_IDS: Mapping[ProtocolName, str] = {
+    "paper": "paper-518-pro200",
+    "native": "native-pro-exact",
+    "organs": "organs-256",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +40,9 @@ class Protocol:
     """How maps and masks meet.
 
     Attributes:
-        name: ``paper``: photos and masks are squashed to 518 x 518 first; ``native``: on the image's own grid.
+        name: ``paper``: photos and masks are squashed to 518 x 518 first; ``native``: on the image's own grid;
+            ``organs``: the network sees the photo's own grid, maps and masks are then measured at 256 x 256, so that
+            images of many sizes weigh the same.
         volumes: volumes of slices, measured one by one, rather than photos.
     """
 
@@ -41,6 +55,11 @@ class Protocol:
         return PAPER_SIZE if self.name == "paper" else None
 
     @property
+    def measured_size(self) -> int | None:
+        """Side to which maps and masks are brought when they are measured, None for the grid of the image."""
+        return ORGANS_SIZE if self.name == "organs" else None
+
+    @property
     def pro(self) -> str:
         """The kind of PRO that belongs to it."""
         return "pixel_pro_paper" if self.name == "paper" else "pixel_pro_exact"
@@ -48,9 +67,7 @@ class Protocol:
     @property
     def id(self) -> str:
         """Short name for tables."""
-        if self.volumes:
-            return "native-volumes-froc50"
-        return "paper-518-pro200" if self.name == "paper" else "native-pro-exact"
+        return "native-volumes-froc50" if self.volumes else _IDS[self.name]
 
     def text(self, *, image_score: str, threshold: str, options: Mapping[str, Any]) -> str:
         """The sentence that says it all.
@@ -83,7 +100,8 @@ class Protocol:
                 "highest slice scores; slice AUROC, voxel measures and Dice: of each volume, then mean or median over "
                 "the volumes that define them; inside the body: above 5 % of the volume's maximum; FROC: 26-connected "
                 f"components at {len(THRESHOLDS)} thresholds from {max(THRESHOLDS):g} to {min(THRESHOLDS):g}, a hit if "
-                f"at least {MIN_INSIDE:.0%} of the component is lesion; fixed threshold {threshold}."
+                f"at least {MIN_INSIDE:.0%} of the component is lesion, of all volumes with and without a lesion "
+                f"together; fixed threshold {threshold}."
             )
         prepared = protocol_phrases(options, "photos")
         if self.name == "paper":
@@ -95,6 +113,13 @@ class Protocol:
         else:
             grid = "Maps and masks on the photo's own grid"
             pro = "PRO: every distinct score a threshold, interpolated at FPR 0.3 and divided by it"
+        if self.measured_size is not None:
+            side = self.measured_size
+            grid = (
+                f"Photos on their own grid before the network, maps (bilinear, antialias), masks and the lit field (at "
+                f"least half of a pixel, of small lesions less) measured at {side} x {side}, images without a lesion "
+                "included"
+            )
         return (
             f"{grid}{prepared}{mirrored}; image score: {score}; pixels pooled per class, measures then averaged over "
             f"classes; {pro}; lit field: mean of channels above 20 of 255; Dice at the fixed threshold {threshold} and "
@@ -103,10 +128,12 @@ class Protocol:
 
 
 def choose_protocol(dataset: str, samples: Sequence[Sample], asked: str | None = None) -> Protocol:
-    """The protocol that was asked for, by default the paper's for the paper's sets and the native one for all others.
+    """The protocol that was asked for, by default that of the set.
+
+    The paper's for the paper's sets, the organs' for lesions of many organs, the native one for all others.
 
     Raises:
-        UsageError: there is no such protocol, or the paper's was asked for volumes (``E_PROTOCOL``); photos and
+        UsageError: there is no such protocol, or one of photos was asked for volumes (``E_PROTOCOL``); photos and
             volumes are mixed (``E_MIXED``).
     """
     kinds = {sample.volume for sample in samples}
@@ -114,13 +141,18 @@ def choose_protocol(dataset: str, samples: Sequence[Sample], asked: str | None =
         raise UsageError("E_MIXED", "the set holds photos and volumes", None, "evaluate them one after the other")
     volumes = kinds == {True}
     match asked or "auto":
-        case "auto":
-            return Protocol("paper" if dataset in PAPER_SETS and not volumes else "native", volumes)
-        case "paper" if volumes:
-            raise UsageError("E_PROTOCOL", "the paper's protocol is for photos", None, "use --protocol native")
-        case "paper":
-            return Protocol("paper")
-        case "native":
+        case "auto" | "native" if volumes:
             return Protocol("native", volumes)
+        case "auto" if dataset in PAPER_SETS:
+            return Protocol("paper")
+        case "auto" if dataset in LAYOUTS and LAYOUTS[dataset].many_sets:
+            return Protocol("organs")
+        case "auto" | "native":
+            return Protocol("native")
+        case "paper" | "organs" as name if volumes:
+            whose = "paper's" if name == "paper" else "organs'"
+            raise UsageError("E_PROTOCOL", f"the {whose} protocol is for photos", None, "use --protocol native")
+        case "paper" | "organs" as name:
+            return Protocol(name)
         case other:
-            raise UsageError("E_PROTOCOL", f"no protocol {other!r}", None, "choose from: paper, native")
+            raise UsageError("E_PROTOCOL", f"no protocol {other!r}", None, f"choose from: {', '.join(NAMES)}")

@@ -14,10 +14,17 @@ from anomalyclip_monai.data.geometry import SliceView, spacing
 from anomalyclip_monai.data.published import published
 from anomalyclip_monai.engines.evaluation import photos, volumes
 from anomalyclip_monai.engines.evaluation.evaluation import Evaluation
-from anomalyclip_monai.engines.evaluation.measured import ClassMeasures, SetMetric
+from anomalyclip_monai.engines.evaluation.measured import SetMetric
 from anomalyclip_monai.engines.evaluation.methods import TRIVIAL, Pass
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
-from anomalyclip_monai.engines.evaluation.summary import Summary, compare, draws_of, summarise
+from anomalyclip_monai.engines.evaluation.summary import (
+    Summary,
+    compare,
+    draws_of,
+    shortfalls,
+    summarise,
+    without_spread,
+)
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report import CaseView
@@ -30,10 +37,11 @@ from anomalyclip_monai.outputs.report.content import (
     MeasuredSet,
     MethodReport,
     Report,
+    Shortfall,
     StatedProtocol,
 )
 from anomalyclip_monai.resources import installed_version
-from anomalyclip_monai.transforms.post import Threshold
+from anomalyclip_monai.transforms.findings import Threshold
 from anomalyclip_monai.types import Record
 
 _VERSIONED = ("anomalyclip-monai", "monai", "torch", "open_clip_torch", "numpy")
@@ -44,6 +52,7 @@ FEW_GROUPS = 10
 """With fewer groups a percentile interval covers much less than it says."""
 
 _PRIMARY_PHOTOS = ("image_auroc", "image_ap", "pixel_auroc")
+_PRIMARY_ORGANS = ("pixel_auroc", "pixel_auroc_lit", "pixel_ap", "pixel_pro_exact", "pointing")
 _PRIMARY_VOLUMES = ("slice_auroc", "voxel_auroc_inside", "dice", "slice_pointing")
 
 
@@ -54,7 +63,6 @@ def build_report(
     failed: Sequence[tuple[str, AnomalyCLIPError]],
     notes: Sequence[str],
     seconds_of: Mapping[str, float],
-    planes_of: Mapping[str, int],
     thresholds_of: Mapping[str, Threshold],
     image_score: str,
     device: str,
@@ -68,7 +76,6 @@ def build_report(
         failed: samples that could not be measured, or whose pixels could not.
         notes: what reading them changed, see :func:`grouped_notes`.
         seconds_of: sample -> seconds in the network.
-        planes_of: sample -> number of axes along which slices were taken.
         thresholds_of: sample -> the threshold of its mask.
         image_score: kind of image score of the network.
         device: where the network ran.
@@ -76,18 +83,28 @@ def build_report(
     """
     first = metrics[evaluation.passes[0]]
     draws = draws_of(first.samples, repeats=evaluation.bootstrap, seed=Evaluation.SEED)
+    subsets, about_subsets = evaluation.subsets(list(first.samples))
+    summaries: dict[str, Summary] = {}
     methods: dict[str, MethodReport] = {}
     rows: dict[str, Rows] = {}
     for method in evaluation.methods:
         runs = [run for run in evaluation.passes if run.method == method]
-        seeds = [metrics[run].classes for run in runs] or [metrics[method].classes]
-        summary = summarise(seeds, draws)
-        methods[method] = _method(evaluation, method, runs, summary, seeds)
+        measured_by = [metrics[run] for run in runs] or [metrics[method]]
+        summaries[method] = summary = summarise(
+            [metric.classes for metric in measured_by],
+            draws,
+            overall=[metric.overall for metric in measured_by],
+            subsets={subset.name: subset.categories for subset in subsets},
+            over_classes=evaluation.many_sets,
+        )
+        methods[method] = _method(evaluation, method, runs, summary, measured_by[0])
         rows |= {f"{method}/{name}": found for name, found in summary.rows.items()}
-    samples = _samples(first, metrics.get("brightness"), seconds_of, planes_of, thresholds_of)
+    samples = _samples(first, metrics.get("brightness"), seconds_of)
     measured = MeasuredSet(evaluation.sha256, samples)
-    thresholds = {planes_of[sample.name]: thresholds_of[sample.name] for sample in samples}
-    warnings = [*_warnings(evaluation, thresholds, measured.groups), *notes]
+    thresholds = {sample.axes: thresholds_of[sample.name] for sample in samples if sample.axes is not None}
+    warnings = [*_warnings(evaluation, thresholds, measured.groups), *_no_spread(evaluation, first), *about_subsets]
+    warnings += notes
+    primary = _primary(evaluation.protocol, has_normal=measured.normal > 0)
     comparison = _comparison(evaluation, methods, rows, samples, warnings)
     complete, note = evaluation.completeness()
     titles = volumes.TITLES if evaluation.protocol.volumes else photos.TITLES
@@ -103,7 +120,7 @@ def build_report(
         methods=methods,
         measure_titles={name: title for name, title in titles.items() if name in known},
         curve_titles=_curve_titles(methods, evaluation.protocol.volumes),
-        primary=_primary(evaluation.protocol, has_normal=measured.normal > 0),
+        primary=primary,
         published=published(evaluation.dataset),
         comparison=comparison,
         samples=measured,
@@ -115,8 +132,22 @@ def build_report(
         device=device,
         seconds=round(seconds, 1),
         warnings=tuple(warnings),
+        subsets=tuple(subsets),
+        shortfalls=tuple(_shortfalls(evaluation, summaries, primary)),
     )
     return report, rows
+
+
+def _shortfalls(evaluation: Evaluation, summaries: Mapping[str, Summary], primary: Sequence[str]) -> list[Shortfall]:
+    """Of the first method, on all classes and on each subset of them."""
+    main = summaries[evaluation.methods[0]]
+    baselines = {name: summaries[name] for name in evaluation.trivial()}
+    repeats = evaluation.bootstrap if evaluation.many_sets else 0
+    found = shortfalls(primary, main, baselines, repeats=repeats)
+    for subset, part in main.parts.items():
+        others = {name: summary.parts[subset] for name, summary in baselines.items()}
+        found += shortfalls(primary, part, others, subset=subset, repeats=repeats)
+    return found
 
 
 def state_protocol(evaluation: Evaluation, thresholds: Mapping[int, Threshold], image_score: str) -> StatedProtocol:
@@ -171,7 +202,7 @@ def _method(
     method: str,
     runs: Sequence[Pass],
     summary: Summary,
-    seeds: Sequence[Mapping[str, ClassMeasures]],
+    first: SetMetric,
 ) -> MethodReport:
     models = () if method in TRIVIAL else tuple(evaluation.fingerprint(run.prompts) for run in runs)
     return MethodReport(
@@ -179,17 +210,20 @@ def _method(
         seeds=tuple(run.seed for run in runs),
         measures=summary.measures,
         by_category=summary.by_category,
-        curves=_mean_curves(seeds[0]),
+        curves=_mean_curves(first),
         model=models[0] if models else None,
         models=models if len(models) > 1 else (),
+        by_subset={name: part.measures for name, part in summary.parts.items()},
     )
 
 
-def _mean_curves(classes: Mapping[str, ClassMeasures]) -> dict[str, Curve]:
-    """The mean over classes at the same x; curves whose x differ, as FROC, are given for a single class only."""
+def _mean_curves(metric: SetMetric) -> dict[str, Curve]:
+    """The mean over classes at the same x; one whose x differ from class to class, as FROC, of all together."""
     found: dict[str, Curve] = {}
+    together = {} if metric.overall is None else metric.overall.curves
     for kind in ("roc", "pr", "pro", "froc"):
-        curves = [np.array(part.curves[kind]) for part in classes.values() if kind in part.curves]
+        parts = [together] if kind in together else [part.curves for part in metric.classes.values()]
+        curves = [np.array(part[kind]) for part in parts if kind in part]
         if curves and all(np.array_equal(curve[:, 0], curves[0][:, 0]) for curve in curves):
             mean = np.mean([curve[:, 1] for curve in curves], axis=0)
             points = zip(curves[0][:, 0], mean, strict=True)
@@ -206,17 +240,15 @@ def _curve_titles(methods: Mapping[str, MethodReport], volumes: bool) -> dict[st
 
 def _primary(protocol: Protocol, *, has_normal: bool) -> tuple[str, ...]:
     """The measures that count."""
+    if protocol.name == "organs":
+        return _PRIMARY_ORGANS
     if not protocol.volumes:
         return (*_PRIMARY_PHOTOS, protocol.pro)
-    return (*_PRIMARY_VOLUMES, "normal_false_ml") if has_normal else _PRIMARY_VOLUMES
+    return (*_PRIMARY_VOLUMES, "normal_false_ml", "normal_false_lesions") if has_normal else _PRIMARY_VOLUMES
 
 
 def _samples(
-    first: SetMetric,
-    brightness: SetMetric | None,
-    seconds_of: Mapping[str, float],
-    planes_of: Mapping[str, int],
-    thresholds_of: Mapping[str, Threshold],
+    first: SetMetric, brightness: SetMetric | None, seconds_of: Mapping[str, float]
 ) -> tuple[MeasuredSample, ...]:
     """What the first method says of every sample, with the score of the brightness baseline."""
     bright = {} if brightness is None else {sample.name: sample.score for sample in _listed(brightness)}
@@ -225,8 +257,6 @@ def _samples(
             sample,
             brightness=bright.get(sample.name),
             seconds=round(seconds_of.get(sample.name, 0.0), 3),
-            axes=planes_of[sample.name],
-            threshold=thresholds_of[sample.name].value,
         )
         for sample in _listed(first)
     )
@@ -245,6 +275,21 @@ def _warnings(evaluation: Evaluation, thresholds: Mapping[int, Threshold], group
     if evaluation.bootstrap and 1 < groups < FEW_GROUPS:
         found.append(f"intervals rest on {groups} groups (patients, sequences) only and are too narrow")
     return found
+
+
+def _no_spread(evaluation: Evaluation, first: SetMetric) -> list[str]:
+    """A line on classes that cannot be resampled."""
+    alone = without_spread(first.samples) if evaluation.bootstrap else []
+    if not alone:
+        return []
+    if len(first.samples) == 1:
+        return ["no intervals: all samples are of one group (patient, sequence)"]
+    names = (
+        f"{', '.join(alone[:MOST_NOTES])}{f' and {len(alone) - MOST_NOTES} more' if len(alone) > MOST_NOTES else ''}"
+    )
+    what = "classes have one group (patient, sequence) each and no spread of their own: they stay"
+    what = what if len(alone) > 1 else "class has one group (patient, sequence) and no spread of its own: it stays"
+    return [f"{len(alone)} {what} in every interval with {'their values' if len(alone) > 1 else 'its value'} ({names})"]
 
 
 def _comparison(

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from anomalyclip_monai.data.benchmarks import Sample, read_truth
-from anomalyclip_monai.data.benchmarks.masks import check_one_page, empty_mask, squash_truth
+from anomalyclip_monai.data.benchmarks import Sample, Truth, read_truth
+from anomalyclip_monai.data.benchmarks.masks import (
+    check_one_page,
+    cover,
+    covered_truth,
+    empty_mask,
+    squash_truth,
+)
 from anomalyclip_monai.data.cases import Case, the_case
 from anomalyclip_monai.exceptions import AnomalyCLIPError
+from anomalyclip_monai.metrics.baselines import lit_field, resized
 from anomalyclip_monai.types import Record
 
 
@@ -58,8 +67,9 @@ class PrepareSampled(MapTransform):
 
     The record gets ``truth``: bool (X, Y, Z), or None where the lesion of an abnormal image is not known; ``counted``:
     bool (X, Y, Z) where its pixels are measured, None for everywhere; ``abnormal``: the sample's label, or whether its
-    mask on its own grid shows a lesion; and ``mask_error``: why the lesion of an abnormal image that has a mask is not
-    known, else None. How the mask was understood goes to ``notes``.
+    mask on its own grid shows a lesion; ``mask_error``: why the lesion of an abnormal image that has a mask is not
+    known, else None; and ``stored_shape``: of the image before it was squashed. How the mask was understood goes to
+    ``notes``.
 
     Args:
         keys: the image's key.
@@ -81,6 +91,7 @@ class PrepareSampled(MapTransform):
         for key in self.key_iterator(record):
             image: MetaTensor = record[key]
             shape = tuple(image.shape[1:])
+            record["stored_shape"] = shape
             check_one_page(sample, shape)
             truth, error = None, None
             if sample.masks or sample.label != 1:
@@ -97,3 +108,34 @@ class PrepareSampled(MapTransform):
             record["truth"] = known and known.lesion
             record["counted"] = known and known.counted
         return record
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPhoto:
+    """What of a photo is measured against a map of the same shape.
+
+    Attributes:
+        lesion: (X, Y) the true one.
+        counted: (X, Y) where pixels are measured, None: everywhere.
+        lit: (X, Y) the lit field.
+    """
+
+    lesion: NDArray[np.bool_]
+    counted: NDArray[np.bool_] | None
+    lit: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, record: Record, size: int | None) -> MeasuredPhoto:
+        """A record whose lesion is known, on its own grid or on a square of ``size``."""
+        lesion, counted = record["truth"], record["counted"]
+        lit = lit_field(np.asarray(record["image"][..., 0].cpu()) * 255)
+        if size is not None:
+            truth = covered_truth(Truth(lesion, None if counted is None else ~counted), size)
+            lesion, counted = truth.lesion, truth.counted
+            lit = cover(lit, size) > 0.5
+        return cls(lesion[..., 0], None if counted is None else counted[..., 0], lit)
+
+
+def on_grid(plane: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """(X, Y) map -> the same on another grid."""
+    return plane if plane.shape == shape else resized(plane, shape[1], shape[0])

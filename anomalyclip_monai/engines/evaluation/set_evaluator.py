@@ -27,7 +27,7 @@ from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.metrics.weighted import Rows
 from anomalyclip_monai.outputs.report import CaseView, Report, write_report
 from anomalyclip_monai.outputs.report.write import check_report_folder
-from anomalyclip_monai.transforms.post import Threshold
+from anomalyclip_monai.transforms.findings import Findings, Threshold
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,6 @@ class SetEvaluator(CaseEvaluator):
         self._share: tuple[int, int] = (0, 1)
         self._seconds: dict[str, float] = {}
         self._axes: dict[str, int] = {}
-        self._planes: dict[str, int] = {}
         self._thresholds: dict[str, Threshold] = {}
         self._notes: dict[str, list[str]] = {}
         self.inferer = self._remembering(kwargs["inferer"])
@@ -134,6 +133,7 @@ class SetEvaluator(CaseEvaluator):
         self.without_truth.clear()
         if idist.get_rank() == 0:
             check_report_folder(self.evaluation.folder)
+            self.evaluation.check_rows()
             self._work.start()
         idist.barrier()
         if idist.get_world_size() > 1:
@@ -146,7 +146,6 @@ class SetEvaluator(CaseEvaluator):
                 failed=[*self.failed.items(), *self.without_truth.items()],
                 notes=grouped_notes(self._notes),
                 seconds_of=self._seconds,
-                planes_of=self._planes,
                 thresholds_of=self._thresholds,
                 image_score=str(getattr(self._shipped, "image_score", "")),
                 device=str(self.state.device),
@@ -202,15 +201,15 @@ class SetEvaluator(CaseEvaluator):
         # MONAI keeps apart what came from the loader and what from the network; a measure needs both.
         records = [{**loaded, **found} for loaded, found in zip(self.state.batch, output, strict=True)]
         for record in records:
-            self._axes[record["case"]] = record["slice_axis"]
-            self._planes[record["case"]] = len(record["axes"])
+            found: Findings = record["findings"]
+            self._axes[record["case"]] = found.slice_axis
             self._notes[record["case"]] = record["notes"]
             error = record["mask_error"]
             if error is not None and record["case"] not in self.without_truth:
                 logger.error("%s: %s", record["case"], error)
                 self.without_truth[record["case"]] = error
             if self._pass == self.evaluation.passes[0]:  # a quantile differs from pass to pass
-                self._thresholds[record["case"]] = record["threshold"]
+                self._thresholds[record["case"]] = found.threshold
         return records
 
     def _record(self, case: str, error: AnomalyCLIPError) -> None:

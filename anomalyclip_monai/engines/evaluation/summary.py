@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from anomalyclip_monai.engines.evaluation.measured import ClassMeasures, mean_ov
 from anomalyclip_monai.metrics.bootstrap import draw_groups, mean_and_sd
 from anomalyclip_monai.metrics.undefined import Undefined, Value
 from anomalyclip_monai.metrics.weighted import Rows
-from anomalyclip_monai.outputs.report.content import Difference, Measure, MeasuredSample, Measures
+from anomalyclip_monai.outputs.report.content import Difference, Measure, MeasuredSample, Measures, Shortfall
 
 LEVEL = 0.95
 """Of the confidence intervals."""
@@ -30,11 +30,13 @@ class Summary:
         measures: of all classes together.
         by_category: class -> its measures.
         rows: measure -> (R,) values on the resampled sets.
+        parts: name of a subset of the classes -> the same of that subset.
     """
 
     measures: dict[str, Measure]
     by_category: dict[str, dict[str, Measure]]
     rows: dict[str, Rows]
+    parts: dict[str, Summary] = field(default_factory=dict)
 
 
 def draws_of(samples: Mapping[str, Sequence[MeasuredSample]], *, repeats: int, seed: int) -> Draws:
@@ -45,38 +47,145 @@ def draws_of(samples: Mapping[str, Sequence[MeasuredSample]], *, repeats: int, s
     }
 
 
-def summarise(seeds: Sequence[Mapping[str, ClassMeasures]], draws: Draws) -> Summary:
+def summarise(
+    seeds: Sequence[Mapping[str, ClassMeasures]],
+    draws: Draws,
+    *,
+    overall: Sequence[ClassMeasures | None] = (),
+    subsets: Mapping[str, Sequence[str]] | None = None,
+    over_classes: bool = False,
+) -> Summary:
     """Mean over seeds of the mean over classes, with a percentile interval from the resampled sets.
 
     The resampled values are moved by the difference between the exact value and what the resampling gives for the
-    samples as they are, which is 0 but for pooled pixel measures.
+    samples as they are, which is 0 but for pooled pixel measures. In a mean over several classes a class stays in with
+    its value where it has no resampled one: with one group only, and in a resampled set that does not define the
+    measure. Else the interval of a mean would be that of other classes than its value.
 
     Args:
         seeds: class -> measures, for each seed.
         draws: the resampled sets.
+        overall: for each seed what is measured of all samples together, instead of means over classes.
+        subsets: name -> classes, for means of their own.
+        over_classes: whether classes are resampled too, for a second interval.
     """
     rows = [{category: _moved(found, draws[category]) for category, found in classes.items()} for classes in seeds]
     names = list(dict.fromkeys(name for classes in seeds for found in classes.values() for name in found.values))
     categories = list(seeds[0])
-    by_category = {
+    by_category: dict[str, dict[str, Measure]] = {
         category: {
             name: _summarised(
-                [classes[category].values[name] for classes in seeds],
+                [classes[category].value(name) for classes in seeds],
                 _mean([row[category].get(name) for row in rows]),
             )
             for name in names
         }
         for category in categories
     }
-    pooled = {
-        name: _mean([_mean([row[category].get(name) for category in categories]) for row in rows]) for name in names
-    }
-    values = {
-        name: [mean_over_classes([found.values[name] for found in classes.values()]) for classes in seeds]
-        for name in names
-    }
-    kept = {name: found for name, found in pooled.items() if found is not None}
-    return Summary({name: _summarised(values[name], pooled[name]) for name in names}, by_category, kept)
+
+    def mean_of(chosen: Sequence[str]) -> Summary:
+        measures, kept = {}, {}
+        for name in names:
+            values = [[classes[category].value(name) for category in chosen] for classes in seeds]
+            found = [
+                _mean_of_classes([row[category].get(name) for category in chosen], value)
+                for row, value in zip(rows, values, strict=True)
+            ]
+            pooled = _mean(found)
+            measure = _summarised([mean_over_classes(value) for value in values], pooled)
+            if over_classes:
+                table = [by_category[category][name].value for category in chosen]
+                low, high = class_interval(table, len(next(iter(draws.values()))))
+                measure = replace(measure, classes_low=low, classes_high=high)
+            measures[name] = measure
+            if pooled is not None:
+                kept[name] = pooled
+        return Summary(measures, {category: by_category[category] for category in chosen}, kept)
+
+    summary = mean_of(categories)
+    together = [found for found in overall if found is not None]
+    if together:
+        drawn = np.concatenate([draws[category] for category in categories], axis=1)
+        resampled = [_moved(found, drawn) for found in together]
+        for name in together[0].values:
+            pooled = _mean([row.get(name) for row in resampled])
+            summary.measures[name] = _summarised([found.value(name) for found in together], pooled)
+            summary.rows.pop(name, None)
+            if pooled is not None:
+                summary.rows[name] = pooled
+    summary.parts.update({name: mean_of(chosen) for name, chosen in (subsets or {}).items()})
+    return summary
+
+
+def without_spread(samples: Mapping[str, Sequence[MeasuredSample]]) -> list[str]:
+    """The classes of one group, which resampling leaves as they are."""
+    return [category for category, found in samples.items() if len({sample.group for sample in found}) == 1]
+
+
+def class_interval(
+    values: Sequence[float | None], repeats: int, seed: int = 0
+) -> tuple[float, float] | tuple[None, None]:
+    """One value for each class, None where it is undefined -> both ends of the interval over resampled classes.
+
+    None with fewer than two values, or without resampling.
+    """
+    known = np.array([value for value in values if value is not None])
+    if known.size < 2 or not repeats:
+        return None, None
+    drawn = np.random.default_rng(seed).integers(known.size, size=(repeats, known.size))
+    low, high = np.quantile(known[drawn].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def shortfalls(
+    measures: Sequence[str], this: Summary, baselines: Mapping[str, Summary], *, subset: str = "", repeats: int = 0
+) -> list[Shortfall]:
+    """Where a method does not beat a baseline, or not for sure: the interval of the difference holds 0.
+
+    Args:
+        measures: the ones that count; more of each is better.
+        this: of the method.
+        baselines: name -> the same of each baseline.
+        subset: what the summaries are of, empty for everything.
+        repeats: resampled sets of classes, 0 for no interval over them.
+    """
+    found = []
+    for baseline, other in baselines.items():
+        turned = _turned(other)
+        pairs = differences(this.measures, turned.measures)
+        pairs |= compare(this.measures, turned.measures, this.rows, turned.rows)
+        for name in (name for name in measures if name in pairs):
+            table = [
+                None
+                if (own := this.by_category[category][name].value) is None or reference is None
+                else own - reference
+                for category in this.by_category
+                for reference in [turned.by_category[category][name].value]
+            ]
+            classes_low, classes_high = class_interval(table, repeats)
+            difference = replace(pairs[name], classes_low=classes_low, classes_high=classes_high)
+            lows = [low for low in (difference.low, difference.classes_low) if low is not None]
+            if min([difference.value, *lows]) <= 0:
+                found.append(Shortfall(baseline, name, difference, subset))
+    return found
+
+
+_TURNED = "image_auroc"
+"""A score that is right the other way round knows as much."""
+
+
+def _turned(baseline: Summary) -> Summary:
+    """A baseline whose image AUROC is at least a half: nobody says which way its score goes."""
+    value = baseline.measures[_TURNED].value if _TURNED in baseline.measures else None
+    if value is None or value >= 0.5:
+        return baseline
+
+    def turn(measures: Mapping[str, Measure]) -> dict[str, Measure]:
+        old = measures[_TURNED]
+        return {**measures, _TURNED: old if old.value is None else Measure(1 - old.value)}
+
+    rows = {**baseline.rows, _TURNED: 1 - baseline.rows[_TURNED]} if _TURNED in baseline.rows else baseline.rows
+    return Summary(turn(baseline.measures), {name: turn(part) for name, part in baseline.by_category.items()}, rows)
 
 
 def compare(
@@ -140,6 +249,19 @@ def _summarised(values: Sequence[Value], rows: Rows | None) -> Measure:
         return Measure(spread.mean, sd=sd)
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Measure(spread.mean, float(low), float(high), sd)
+
+
+def _mean_of_classes(rows: Sequence[Rows | None], values: Sequence[Value]) -> Rows | None:
+    """The mean over the classes that define a measure, on every resampled set; None where no class has a spread."""
+    defined = [(row, value) for row, value in zip(rows, values, strict=True) if isinstance(value, float)]
+    there = [row for row, _ in defined if row is not None]
+    if not there or len(defined) == 1:
+        return there[0] if there else None
+    filled = [
+        np.full_like(there[0], value) if row is None else np.where(np.isfinite(row), row, value)
+        for row, value in defined
+    ]
+    return np.asarray(np.mean(filled, axis=0), float)
 
 
 def _mean(rows: Sequence[Rows | None]) -> Rows | None:

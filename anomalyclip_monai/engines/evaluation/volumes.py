@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,27 @@ from anomalyclip_monai.metrics.froc import FROC, FROCCurve
 from anomalyclip_monai.metrics.ranking import BestF1, auroc
 from anomalyclip_monai.metrics.undefined import Undefined, Value, is_defined
 from anomalyclip_monai.metrics.volumes import measure_volume, slice_labels
-from anomalyclip_monai.metrics.weighted import Rows, auroc_rows, counts_at_scores, mean_rows, median_rows
+from anomalyclip_monai.metrics.weighted import (
+    Rows,
+    auroc_rows,
+    counts_at_scores,
+    mean_rows,
+    median_rows,
+    without_constant,
+)
 from anomalyclip_monai.outputs.report.content import MeasuredSample
 from anomalyclip_monai.types import Record
 
-FROC_RATES = (1, 2, 4, 8)
-"""False positives per volume at which sensitivity is given."""
+FROC_RATES = {
+    **{
+        "froc_0": (0.0, "0 false alarms"),
+        "froc_1_8": (1 / 8, "1/8 false alarm"),
+        "froc_1_4": (1 / 4, "1/4 false alarm"),
+    },
+    **{"froc_1_2": (1 / 2, "1/2 false alarm"), "froc_1": (1.0, "1 false alarm"), "froc_2": (2.0, "2 false alarms")},
+    **{"froc_4": (4.0, "4 false alarms"), "froc_8": (8.0, "8 false alarms")},
+}
+"""Measure -> false alarms per volume at which sensitivity is given, and in words."""
 
 TITLES = {
     "slice_auroc": "slice AUROC",
@@ -34,23 +50,34 @@ TITLES = {
     "dice_median": "Dice at the fixed threshold, median",
     "slice_pointing": "pointing, slices with a lesion",
     "peak_in_lesion": "peak voxel in a lesion",
-    **{f"froc_{rate}": f"lesions found at {rate} false alarm{'s' * (rate > 1)} per volume" for rate in FROC_RATES},
+    **{name: f"lesions found at {words} per volume" for name, (_, words) in FROC_RATES.items()},
+    "normal_false_ml": "false mask per volume without a lesion",
+    "normal_false_lesions": "false lesions per volume without a lesion, number",
     "volume_auroc": "volume AUROC",
-    "normal_false_ml": "false mask in volumes without a lesion",
 }
 """Measure -> its name in tables, in their order."""
 
 _OF_ONE = (
     *("slice_auroc", "voxel_auroc", "voxel_auroc_inside", "voxel_ap", "dice_best", "dice"),
-    *("slice_pointing", "peak_in_lesion", "normal_false_ml"),
+    *("slice_pointing", "peak_in_lesion", "normal_false_ml", "normal_false_lesions"),
 )
 _NO_MASKS = Undefined("no lesion masks")
 _MEANS = ("slice_auroc", "voxel_auroc", "voxel_auroc_inside", "voxel_ap", "dice_best", "dice", "peak_in_lesion")
-_THRESHOLD_IS_THE_MODELS = ("dice", "dice_median", "normal_false_ml")
+_OF_HEALTHY = ("normal_false_ml", "normal_false_lesions")
+_THRESHOLD_IS_THE_MODELS = ("dice", "dice_median", *_OF_HEALTHY)
 
 
 class VolumeMetric(SetMetric):
-    """Measures of one method on volumes."""
+    """Measures of one method on volumes.
+
+    FROC is of all volumes of a set together, those with and those without a lesion: a class of healthy volumes has no
+    sensitivity, but its false alarms count.
+    """
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        super().reset()
+        self._detections: list[_Detections] = []
 
     def _begin(self) -> None:
         self._rows: list[dict[str, float]] = []
@@ -61,7 +88,7 @@ class VolumeMetric(SetMetric):
 
     def _add(self, record: Record) -> MeasuredSample:
         found = scored(self.method, record)
-        sample, truth = record["sample"], record["truth"]
+        truth = record["truth"]
         froc = FROC()
         self._thresholds = froc.thresholds
         values: dict[str, Value] = dict.fromkeys(_OF_ONE, _NO_MASKS)
@@ -69,7 +96,7 @@ class VolumeMetric(SetMetric):
         if truth is not None:
             values = _measure_one(found, record)
             froc.update(found.heatmap, truth, record["counted"])
-            lesion_slices = int(slice_labels(truth, record["slice_axis"]).sum())
+            lesion_slices = int(slice_labels(truth, record["findings"].slice_axis).sum())
         lesions_found, false_alarms = froc.counts()
         self._found.append(lesions_found)
         self._false.append(false_alarms)
@@ -78,34 +105,34 @@ class VolumeMetric(SetMetric):
                 self._reasons.setdefault(name, value)
         row = {name: value if is_defined(value) else np.nan for name, value in values.items()}
         self._rows.append(row | {"lesions": froc.lesions, "lesion_slices": lesion_slices, "known": truth is not None})
-        pointed, dice = values["peak_in_lesion"], values["dice"]
-        return MeasuredSample(
-            name=sample.name,
-            label=int(record["abnormal"]),
-            category=sample.category,
-            group=sample.group,
-            score=found.score,
-            peak=float(found.heatmap.max()),
-            pointing=pointed if is_defined(pointed) else None,
-            dice=dice if is_defined(dice) and self.method not in TRIVIAL else None,
-        )
+        return self._sample(record, found, pointed=values["peak_in_lesion"], overlap=values["dice"])
 
     def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:
         labels = np.array([sample.label for sample in samples])
         scores = np.array([sample.score for sample in samples])
         table = {name: np.array([row[name] for row in self._rows]) for name in self._rows[0]}
-        lesions, found, false = table["lesions"], np.array(self._found), np.array(self._false)
         known = table["known"].astype(float)  # volumes whose false alarms can be told
-        thresholds, reasons, method = self._thresholds, self._reasons, self.method
+        detections = _Detections(
+            self._thresholds,
+            np.array(self._false),
+            np.array(self._found),
+            table["lesions"],
+            known,
+            np.stack([table[name] for name in _OF_HEALTHY], axis=1),
+        )
+        self._detections.append(detections)
+        reasons, method = self._reasons, self.method
 
         def resampled(draws: NDArray[Any]) -> Mapping[str, Rows]:
-            rows = {name: mean_rows(table[name], draws) for name in (*_MEANS, "normal_false_ml")}
+            rows = {name: mean_rows(table[name], draws) for name in _MEANS}
             rows["dice_median"] = median_rows(table["dice"], draws)
             rows["dice_best_median"] = median_rows(table["dice_best"], draws)
             rows["slice_pointing"] = mean_rows(table["slice_pointing"], draws, table["lesion_slices"])
             rows["volume_auroc"] = auroc_rows(*counts_at_scores(labels, scores, draws))
-            rows |= _froc_rows(draws * known, thresholds, false, found, lesions)
-            return rows
+            rows = without_constant(
+                rows, {name: table[name.removesuffix("_median")] for name in rows if name != "volume_auroc"}
+            )
+            return rows | detections.rows(draws)
 
         once = {name: float(rows[0]) for name, rows in resampled(np.ones((1, len(samples)))).items()}
         volume_auroc = auroc(labels, scores, "volume")
@@ -116,11 +143,63 @@ class VolumeMetric(SetMetric):
         values["volume_auroc"] = volume_auroc
         if method in TRIVIAL:
             values |= {name: Undefined("the fixed threshold is the model's") for name in _THRESHOLD_IS_THE_MODELS}
-        curves: dict[str, list[tuple[float, float]]] = {}
-        if lesions.sum():
-            curve = FROCCurve(thresholds, false.sum(0) / known.sum(), found.sum(0) / lesions.sum())
-            curves["froc"] = list(zip(curve.false_positives.tolist(), curve.sensitivity.tolist(), strict=True))
-        return ClassMeasures(values, resampled, curves)
+        return ClassMeasures(values, resampled, detections.curves())
+
+    def _measure_all(self) -> ClassMeasures | None:
+        together = _Detections.together(self._detections)
+        once = together.rows(np.ones((1, together.known.size)))
+        # Without a value in all there is none in any class, and its reason is theirs.
+        values: dict[str, Value] = {name: float(rows[0]) for name, rows in once.items() if np.isfinite(rows[0])}
+        if self.method in TRIVIAL:
+            values = {name: value for name, value in values.items() if name not in _OF_HEALTHY}
+        return ClassMeasures(values, together.rows, together.curves())
+
+
+@dataclass(frozen=True, slots=True)
+class _Detections:
+    """What is found, and what is marked in error, in volumes with and without a lesion.
+
+    Attributes:
+        thresholds: (T,) descending.
+        false: (N, T) false alarms.
+        found: (N, T) lesions found.
+        lesions: (N,) lesions.
+        known: (N,) 1 where the lesion is known, so that false alarms can be told, else 0.
+        healthy: (N, 2) ``_OF_HEALTHY`` at the fixed threshold, NaN of volumes with a lesion.
+    """
+
+    thresholds: NDArray[np.float64]
+    false: NDArray[np.int64]
+    found: NDArray[np.int64]
+    lesions: NDArray[Any]
+    known: NDArray[np.float64]
+    healthy: NDArray[np.float64]
+
+    @classmethod
+    def together(cls, parts: Sequence[_Detections]) -> _Detections:
+        """Those of several classes, one after the other."""
+        names = ("false", "found", "lesions", "known", "healthy")
+        return cls(parts[0].thresholds, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def rows(self, draws: NDArray[Any]) -> dict[str, Rows]:
+        """(R, N) how often each volume was drawn -> sensitivity at each rate, means over healthy ones; NaN without."""
+        drawn = draws * self.known
+        volumes, present = drawn.sum(axis=1), drawn @ self.lesions
+        rows = {name: np.full(len(draws), np.nan) for name in FROC_RATES}
+        for index in np.flatnonzero(present):
+            false, found = drawn[index] @ self.false / volumes[index], drawn[index] @ self.found / present[index]
+            curve = FROCCurve(self.thresholds, false, found)
+            for name, (rate, _) in FROC_RATES.items():
+                rows[name][index] = curve.sensitivity_at(rate)
+        healthy = dict(zip(_OF_HEALTHY, self.healthy.T, strict=True))
+        return rows | without_constant({name: mean_rows(column, draws) for name, column in healthy.items()}, healthy)
+
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """The curve, where there is a lesion."""
+        if not self.lesions.sum():
+            return {}
+        false, found = self.false.sum(0) / self.known.sum(), self.found.sum(0) / self.lesions.sum()
+        return {"froc": list(zip(false.tolist(), found.tolist(), strict=True))}
 
 
 def _measure_one(found: Scored, record: Record) -> dict[str, Value]:
@@ -130,8 +209,8 @@ def _measure_one(found: Scored, record: Record) -> dict[str, Value]:
         found.heatmap,
         record["truth"],
         found.slice_scores,
-        slice_axis=record["slice_axis"],
-        threshold=record["threshold"].value,
+        slice_axis=record["findings"].slice_axis,
+        threshold=record["findings"].threshold.value,
         voxel_volume=voxel_volume(np.asarray(record["heatmap"].affine, np.float64)) if physical else None,
         inside=inside_body(np.asarray(record["image"].cpu()).mean(axis=0)),
         counted=record["counted"],
@@ -148,21 +227,5 @@ def _measure_one(found: Scored, record: Record) -> dict[str, Value]:
         "slice_pointing": measures.slice_pointing,
         "peak_in_lesion": measures.pointing,
         "normal_false_ml": normal if record["truth"].any() else measures.false_alarm_ml,
+        "normal_false_lesions": normal if record["truth"].any() else float(measures.false_alarms),
     }
-
-
-def _froc_rows(
-    draws: NDArray[Any],
-    thresholds: NDArray[Any],
-    false: NDArray[Any],
-    found: NDArray[Any],
-    lesions: NDArray[Any],
-) -> dict[str, Rows]:
-    """Sensitivity of resampled volumes at each rate."""
-    volumes, present = draws.sum(axis=1), draws @ lesions
-    rows = {f"froc_{rate}": np.full(len(draws), np.nan) for rate in FROC_RATES}
-    for index in np.flatnonzero(present):
-        curve = FROCCurve(thresholds, draws[index] @ false / volumes[index], draws[index] @ found / present[index])
-        for rate in FROC_RATES:
-            rows[f"froc_{rate}"][index] = curve.sensitivity_at(rate)
-    return rows

@@ -16,8 +16,9 @@ import torch
 from monai.data import MetaTensor
 
 from anomalyclip_monai.data.benchmarks import Sample
-from anomalyclip_monai.files import whole_file
-from anomalyclip_monai.owned import owned_folder, owned_place, remove_owned
+from anomalyclip_monai.files import whole_file, write_text
+from anomalyclip_monai.folders.work_folder import owned_folder, owned_place, remove_owned
+from anomalyclip_monai.text import name_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,7 @@ class WorkFolder:
                 logger.warning("%s: work of a run with other settings or another model was discarded", self.folder)
                 self.remove()
                 owned_folder(self.folder)
-            with whole_file(key) as temporary:
-                temporary.write_text(self._key, encoding="utf-8")
+            write_text(key, self._key)
 
     def remove(self) -> None:
         """Remove the folder."""
@@ -86,7 +86,7 @@ class WorkFolder:
 
     def path(self, sample: Sample, run: str) -> Path:
         """The file of a sample."""
-        return self.folder / f"{hashlib.sha256(f'{run}|{sample.name}'.encode()).hexdigest()[:24]}.npz"
+        return self.folder / f"{hashlib.sha256(name_bytes(f'{run}|{sample.name}')).hexdigest()[:24]}.npz"
 
 
 def stamp_of(image: Path) -> list[int]:

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from anomalyclip_monai.engines.prompts.prediction import encode_frozen
 from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.files import read_json, write_json
 from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.text import name_bytes
 from anomalyclip_monai.types import PathLike
 
 logger = logging.getLogger(__name__)
@@ -178,20 +180,20 @@ def image_side_sha256(network: AnomalyCLIP) -> str:
     digest = hashlib.sha256(repr(settings).encode())
     tower: Any = network.clip.visual
     for name, value in tower.state_dict().items():
-        digest.update(name.encode())
+        digest.update(name_bytes(name))
         digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _start_or_go_on(folder: Path, layout: dict[str, Any]) -> None:
     path = folder / "layout.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == layout:
+    if read_json(path) == layout:
         return
     folder.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     for old in folder.glob("part_*/*.bin"):
         old.unlink()
-    path.write_text(json.dumps(layout), encoding="utf-8")
+    write_json(path, layout)
 
 
 def _part_folder(folder: Path, rank: int, world: int) -> Path:

@@ -21,9 +21,10 @@ from torch import Tensor
 from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples, read_truth
 from anomalyclip_monai.data.benchmarks.masks import check_one_page, empty_mask
 from anomalyclip_monai.data.geometry import SliceView, resolve_slice_axis
-from anomalyclip_monai.data.loading import known_cause
-from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.exceptions import UsageError, unwrapped
+from anomalyclip_monai.files import read_json, write_json
 from anomalyclip_monai.losses.prompt_loss import LossTerms
+from anomalyclip_monai.text import name_bytes
 from anomalyclip_monai.transforms.preset import ApplyPreset, ApplyPresetd
 from anomalyclip_monai.types import PathLike, Record
 
@@ -186,7 +187,7 @@ def extract_slices(samples: Sequence[Sample], preprocessing: Preprocessing, fold
     Does nothing if ``folder`` holds the slices of the same ``key`` already.
     """
     done = folder / "key.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == key:
+    if read_json(done) == key:
         return
     done.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -197,7 +198,7 @@ def extract_slices(samples: Sequence[Sample], preprocessing: Preprocessing, fold
         images, masks = view.slices(image), view.slices(mask)
         lesion = masks.flatten(1).any(dim=1)
         shown = images.flatten(1).amax(dim=1) > key["empty_below"]
-        random = np.random.default_rng((key["seed"], zlib.crc32(sample.name.encode())))
+        random = np.random.default_rng((key["seed"], zlib.crc32(name_bytes(sample.name))))
         for wanted in (lesion, shown & ~lesion):
             candidates = torch.nonzero(wanted).flatten().numpy()
             chosen = random.permutation(candidates)[: max(1, key["slices"] // 2)]
@@ -208,7 +209,7 @@ def extract_slices(samples: Sequence[Sample], preprocessing: Preprocessing, fold
                     image=view.flip(images[index]).numpy(),
                     mask=view.flip(masks[index][0]).numpy(),
                 )
-    done.write_text(json.dumps(key), encoding="utf-8")
+    write_json(done, key)
 
 
 def stored_slices(folder: Path, dataset: str, seed: int) -> list[SliceItem]:
@@ -224,13 +225,8 @@ def stored_slices(folder: Path, dataset: str, seed: int) -> list[SliceItem]:
 
 def _read(sample: Sample, preprocessing: Preprocessing, axis: str | int) -> tuple[Tensor, Tensor, SliceView]:
     """-> image (1|3, X, Y, Z) in [0, 1], mask (1, X, Y, Z) bool, and the upright view along the slice axis."""
-    try:
+    with unwrapped():
         record = preprocessing({"image": str(sample.image), "case": sample.name})
-    except Exception as error:  # MONAI wraps what a transform raises
-        known = known_cause(error)
-        if known is None:
-            raise
-        raise known from None
     for note in record.get("notes", []):
         _say_once(note, sample.name)
     image = record["image"]
@@ -263,7 +259,7 @@ def _say_once(note: str, name: str) -> None:
 
 def _hash_of(dataset: str, sample: Sample) -> str:
     """Over the names and contents of the files of a sample; no path outside the set goes in."""
-    digest = hashlib.sha256(f"{dataset}/{sample.name}/{sample.label}".encode())
+    digest = hashlib.sha256(name_bytes(f"{dataset}/{sample.name}/{sample.label}"))
     for path in _files((sample.image, *sample.masks)):
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ import ignite.distributed as idist
 import torch
 from monai.utils import set_determinism
 
-from anomalyclip_monai.data.loading import known_cause
-from anomalyclip_monai.engines.prompts.report import summarise, write_json
+from anomalyclip_monai.engines.prompts.report import check_training_folder, summarise
 from anomalyclip_monai.engines.prompts.trainer import PromptTrainer
-from anomalyclip_monai.exceptions import OutputError, UsageError
-from anomalyclip_monai.owned import owned_folder, remove_owned
+from anomalyclip_monai.exceptions import OutputError, UsageError, known_cause
+from anomalyclip_monai.files import absolute, write_json
+from anomalyclip_monai.folders.work_folder import owned_folder, remove_owned
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.choice import ModelChoice
 
@@ -58,14 +57,15 @@ def learn_prompts(
     """
     if not (choice.root / "configs" / TRAIN).is_file():
         raise UsageError("E_MODEL", "this model has no training definition", choice.root, "choose another model")
-    output_dir = Path(os.path.abspath(output_dir))
+    output_dir = absolute(output_dir)
+    for folder in {output_dir, *_folders(output_dir, seeds)}:
+        check_training_folder(folder)
     work = owned_folder(output_dir / "work")
     reports = []
-    for seed in seeds:
-        folder = output_dir if len(seeds) == 1 else output_dir / f"seed_{seed}"
+    for seed, folder in zip(seeds, _folders(output_dir, seeds), strict=True):
         overrides = {key: value for key, value in (options or {}).items() if value is not None}
         overrides |= {
-            "sets": [[name, os.path.abspath(root)] for name, root in sets],
+            "sets": [[name, str(absolute(root))] for name, root in sets],
             "output_dir": str(folder),
             "work_dir": str(work),
             "seed": seed,
@@ -80,6 +80,10 @@ def learn_prompts(
         if not keep_features:
             remove_owned(work)
     return reports
+
+
+def _folders(output_dir: Path, seeds: Sequence[int]) -> list[Path]:
+    return [output_dir] if len(seeds) == 1 else [output_dir / f"seed_{seed}" for seed in seeds]
 
 
 def _run(choice: ModelChoice, overrides: Mapping[str, Any], watch: Watch | None) -> None:

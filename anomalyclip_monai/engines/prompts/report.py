@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from ignite.engine import Events
 from anomalyclip_monai import resources
 from anomalyclip_monai.engines.prompts.items import TrainingData
 from anomalyclip_monai.engines.prompts.trainer import LOSSES, PromptTrainer
-from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.files import whole_file, write_json
+from anomalyclip_monai.folders.marker import has_schema, keep_others
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.bundle import fingerprint
 
@@ -72,6 +72,16 @@ class TrainingReport:
         }
 
 
+def check_training_folder(folder: Path) -> None:
+    """Refuse a folder in which files of others have the names of a training's.
+
+    Raises:
+        OutputError: one is there, and neither a report of ours nor a training that is not finished (``E_WRITE``).
+    """
+    ours = has_schema(folder / "training.json", "anomalyclip-training") or (folder / "checkpoint.pt").is_file()
+    keep_others(folder, ("model.pt", "training.json"), ours=ours)
+
+
 def summarise(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation over seeds of the losses of the last epoch."""
     finals = [report["curve"][-1] for report in reports]
@@ -88,9 +98,3 @@ def summarise(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         },
         "seconds": round(sum(report["seconds"] for report in reports), 3),
     }
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a report, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

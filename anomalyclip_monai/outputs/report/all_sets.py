@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from anomalyclip_monai.files import write_text
+from anomalyclip_monai.folders.marker import keep_others
 from anomalyclip_monai.outputs.report.content import MethodReport, Report
-from anomalyclip_monai.outputs.report.numbers import Footnotes, counted, from_published, measured, number
-from anomalyclip_monai.outputs.report.page import whole_page
+from anomalyclip_monai.outputs.report.numbers import Footnotes, from_published, measured, number
+from anomalyclip_monai.outputs.report.page import is_page, whole_page
 from anomalyclip_monai.outputs.report.tables import (
     Table,
     counts,
@@ -18,13 +20,16 @@ from anomalyclip_monai.outputs.report.tables import (
     measure_names,
     measure_title,
     published_note,
+    shortfall_lines,
 )
-from anomalyclip_monai.outputs.report.write import write_text
+from anomalyclip_monai.text import counted
 
 PART = "†"
 """Behind the name of a set of which only a part was run."""
 TRAINED = "‡"
 """Behind the name of a set whose kind of images the model was trained on."""
+
+_BASELINES = {"brightness": "brightness", "centre": "centre", "body": "centre of the body"}
 
 
 def all_sets_table(reports: Sequence[Report]) -> str:
@@ -36,12 +41,20 @@ def write_all_sets(reports: Sequence[Report], folder: Path) -> list[Path]:
     """Write ``table.md`` and ``index.html``, which links to ``<dataset>/report.html``.
 
     Raises:
-        OutputError: a file cannot be written (``E_WRITE``).
+        OutputError: a file cannot be written, or one of others is in its place (``E_WRITE``).
     """
-    return [
-        write_text(folder / "table.md", f"# {markdown_text(_title(reports))}\n\n{all_sets_table(reports)}"),
-        write_text(folder / "index.html", _index(reports)),
-    ]
+    check_all_sets_folder(folder)
+    page = write_text(folder / "index.html", _index(reports))  # it tells that the table is ours
+    return [write_text(folder / "table.md", f"# {markdown_text(_title(reports))}\n\n{all_sets_table(reports)}"), page]
+
+
+def check_all_sets_folder(folder: Path) -> None:
+    """Refuse a folder in which files of others have the names of the table over all sets.
+
+    Raises:
+        OutputError: one is there (``E_WRITE``).
+    """
+    keep_others(folder, ("index.html", "table.md"), ours=is_page(folder / "index.html"))
 
 
 def _table(reports: Sequence[Report]) -> Table:
@@ -59,8 +72,9 @@ def _table(reports: Sequence[Report]) -> Table:
             row.append(from_published(measure, ours, published.get(measure)))
             rows.append(row + [measured(measure, entry, footnotes) for entry in baselines])
             name = ""
-    header = ["set", "measure", "ours [interval]", "published AnomalyCLIP", "difference", "brightness", "centre"]
-    notes = footnotes.lines()
+    header = ["set", "measure", "ours [interval]", "published AnomalyCLIP", "difference", *_BASELINES.values()]
+    notes = [f"{report.title}: {line}" for report in reports for line in shortfall_lines(report)]
+    notes += footnotes.lines()
     notes += [f"{PART} {report.title}: {report.note}" for report in reports if not report.complete]
     notes += [
         f"{TRAINED} {report.title}: not zero-shot, the model was trained on {report.trained_on}"
@@ -75,7 +89,7 @@ def _table(reports: Sequence[Report]) -> Table:
 
 
 def _baselines(report: Report) -> list[MethodReport | None]:
-    return [report.methods.get(name) for name in ("brightness", "centre")]
+    return [report.methods.get(name) for name in _BASELINES]
 
 
 def _title(reports: Sequence[Report]) -> str:

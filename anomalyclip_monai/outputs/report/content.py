@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.files import read_text
 from anomalyclip_monai.outputs.report.json_value import JSONValue
 
 SCHEMA = "anomalyclip-report/1"
@@ -34,6 +35,8 @@ class Measure:
         high: upper end.
         sd: standard deviation over seeds, None with fewer than two.
         undefined: why there is no value, None where there is one.
+        classes_low: lower end of the 95 % interval over classes, None where these were not resampled.
+        classes_high: upper end.
     """
 
     value: float | None = None
@@ -41,16 +44,19 @@ class Measure:
     high: float | None = None
     sd: float | None = None
     undefined: str | None = None
+    classes_low: float | None = None
+    classes_high: float | None = None
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.undefined is None):
             raise ValueError("a measure has a value or a reason why there is none")
 
     def to_json(self) -> dict[str, Any]:
-        """-> ``{"value", "low", "high", "sd"}`` or ``{"undefined"}``."""
+        """-> ``{"value", "low", "high", "sd"}``, an interval over classes if there is one; or ``{"undefined"}``."""
         if self.value is None:
             return {"undefined": self.undefined}
-        return {"value": self.value, "low": self.low, "high": self.high, "sd": self.sd}
+        content = {"value": self.value, "low": self.low, "high": self.high, "sd": self.sd}
+        return content | _over_classes(self)
 
     @classmethod
     def from_json(cls, content: Any) -> Measure:
@@ -59,7 +65,7 @@ class Measure:
         if (reason := entry.at("undefined", None)).value is not None:
             return cls(undefined=reason.text())
         low, high, sd = (entry.at(key, None).optional(JSONValue.number) for key in ("low", "high", "sd"))
-        return cls(entry.at("value").number(), low, high, sd)
+        return cls(entry.at("value").number(), low, high, sd, None, *_read_over_classes(entry))
 
 
 Measures: TypeAlias = Mapping[str, Measure]
@@ -75,12 +81,16 @@ class Difference:
         low: lower end of the 95 % interval of a paired bootstrap, None where nothing was resampled.
         high: upper end.
         p: two-sided, of no difference.
+        classes_low: lower end of the 95 % interval over classes, None where these were not resampled.
+        classes_high: upper end.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    classes_low: float | None = None
+    classes_high: float | None = None
 
     @property
     def excludes_zero(self) -> bool:
@@ -88,8 +98,8 @@ class Difference:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     def to_json(self) -> dict[str, Any]:
-        """-> ``{"difference", "low", "high", "p"}``, the last three where there are any."""
-        test = {"low": self.low, "high": self.high, "p": self.p}
+        """-> ``{"difference", "low", "high", "p"}``, all but the first where there are any."""
+        test = {"low": self.low, "high": self.high, "p": self.p, **_over_classes(self)}
         return {"difference": self.value, **{key: value for key, value in test.items() if value is not None}}
 
     @classmethod
@@ -97,7 +107,7 @@ class Difference:
         """See the module."""
         entry = JSONValue.of(content)
         low, high, p = (entry.at(key, None).optional(JSONValue.number) for key in ("low", "high", "p"))
-        return cls(entry.at("difference").number(), low, high, p)
+        return cls(entry.at("difference").number(), low, high, p, *_read_over_classes(entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,7 @@ class MethodReport:
         curves: ``roc``, ``pr``, ``pro``, ``froc`` -> points of the first seed.
         model: what ran, with the prompts of the first seed; None for a baseline without a network.
         models: the same of every seed, where there are several.
+        by_subset: name of a subset of the classes -> means over it, see :class:`Subset`.
     """
 
     title: str
@@ -121,6 +132,7 @@ class MethodReport:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     model: Fingerprint | None = None
     models: tuple[Fingerprint, ...] = ()
+    by_subset: Mapping[str, Measures] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """-> an entry of ``methods``."""
@@ -130,7 +142,8 @@ class MethodReport:
             **({} if self.model is None else {"model": dict(self.model)}),
             **({"models": [dict(model) for model in self.models]} if self.models else {}),
             "measures": _measures_to_json(self.measures),
-            "by_category": {name: _measures_to_json(measures) for name, measures in self.by_category.items()},
+            **({"by_subset": _all_to_json(self.by_subset)} if self.by_subset else {}),
+            "by_category": _all_to_json(self.by_category),
             "curves": {kind: [list(point) for point in points] for kind, points in self.curves.items()},
         }
 
@@ -146,6 +159,7 @@ class MethodReport:
             entry.at("curves", {}).every(lambda points: points.each(_point)),
             entry.at("model", None).optional(_texts),
             entry.at("models", []).each(_texts),
+            entry.at("by_subset", {}).every(lambda measures: measures.every(Measure.from_json)),
         )
 
 
@@ -301,6 +315,67 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Subset:
+    """Some of the classes, with means of their own.
+
+    Attributes:
+        name: such as ``untrained``.
+        title: in words, after "mean of".
+        categories: the classes.
+    """
+
+    name: str
+    title: str
+    categories: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """-> an entry of ``subsets``."""
+        return {"name": self.name, "title": self.title, "categories": list(self.categories)}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Subset:
+        """See the module."""
+        entry = JSONValue.of(content)
+        categories = entry.at("categories").each(JSONValue.text)
+        return cls(entry.at("name").text(), entry.at("title").text(), categories)
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """A measure in which the report's method does not beat a baseline, or not for sure.
+
+    Attributes:
+        baseline: name of the method.
+        measure: name of the measure.
+        difference: the report's method minus the baseline; an image AUROC below a half counts turned round, as the
+            baseline's score could be.
+        subset: name of the subset of the classes, empty for all of them.
+    """
+
+    baseline: str
+    measure: str
+    difference: Difference
+    subset: str = ""
+
+    @property
+    def beaten(self) -> bool:
+        """Whether the value is above the baseline's, if only within an interval that holds 0."""
+        return self.difference.value > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """-> an entry of ``shortfalls``."""
+        where = {"subset": self.subset} if self.subset else {}
+        return {"baseline": self.baseline, "measure": self.measure, **where, **self.difference.to_json()}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Shortfall:
+        """See the module."""
+        entry = JSONValue.of(content)
+        baseline, measure = entry.at("baseline").text(), entry.at("measure").text()
+        return cls(baseline, measure, Difference.from_json(entry), entry.at("subset", "").text())
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A sample that could not be measured, and the line that says why."""
 
@@ -366,6 +441,8 @@ class Report:
         device: where the network ran.
         seconds: of the whole run.
         warnings: what a reader must know.
+        subsets: parts of the classes with means of their own.
+        shortfalls: where the method that the report is about does not beat a baseline.
     """
 
     asked: str
@@ -390,6 +467,8 @@ class Report:
     device: str
     seconds: float
     warnings: tuple[str, ...]
+    subsets: tuple[Subset, ...] = ()
+    shortfalls: tuple[Shortfall, ...] = ()
 
     @property
     def main(self) -> MethodReport:
@@ -413,6 +492,8 @@ class Report:
             "primary": list(self.primary),
             "published": dict(self.published),
             "comparison": None if self.comparison is None else self.comparison.to_json(),
+            **({"subsets": [subset.to_json() for subset in self.subsets]} if self.subsets else {}),
+            **({"shortfalls": [found.to_json() for found in self.shortfalls]} if self.shortfalls else {}),
             "samples": self.samples.to_json(),
             "failed": [asdict(failure) for failure in self.failed],
             "bootstrap": self.bootstrap.to_json(),
@@ -456,6 +537,8 @@ class Report:
             device=entry.at("device").text(),
             seconds=entry.at("seconds").number(),
             warnings=entry.at("warnings").each(JSONValue.text),
+            subsets=entry.at("subsets", []).each(Subset.from_json),
+            shortfalls=entry.at("shortfalls", []).each(Shortfall.from_json),
         )
 
 
@@ -466,7 +549,7 @@ def read_report(path: Path) -> Report:
         UsageError: it cannot be read or is no report (``E_REPORT``).
     """
     try:
-        return Report.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return Report.from_json(json.loads(read_text(path)))
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error) or type(error).__name__
         raise UsageError("E_REPORT", f"no report: {reason}", path, "give the report.json of an evaluation") from error
@@ -474,6 +557,22 @@ def read_report(path: Path) -> Report:
 
 def _measures_to_json(measures: Measures) -> dict[str, Any]:
     return {name: measure.to_json() for name, measure in measures.items()}
+
+
+def _all_to_json(parts: Mapping[str, Measures]) -> dict[str, Any]:
+    return {name: _measures_to_json(measures) for name, measures in parts.items()}
+
+
+def _over_classes(found: Measure | Difference) -> dict[str, float]:
+    """The interval over classes, where there is one."""
+    if found.classes_low is None or found.classes_high is None:
+        return {}
+    return {"classes_low": found.classes_low, "classes_high": found.classes_high}
+
+
+def _read_over_classes(entry: JSONValue) -> tuple[float | None, float | None]:
+    low, high = (entry.at(f"classes_{end}", None).optional(JSONValue.number) for end in ("low", "high"))
+    return low, high
 
 
 def _texts(entry: JSONValue) -> dict[str, str]:

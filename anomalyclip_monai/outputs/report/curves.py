@@ -29,7 +29,7 @@ FROC_LIMIT = 8.0
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, which colour-blind readers can tell apart; the first is that of the report's own method."""
 
-_BASELINES = {"brightness": ("#6b6b6b", "--"), "centre": ("#6b6b6b", ":")}
+_BASELINES = {"brightness": ("#6b6b6b", "--"), "centre": ("#6b6b6b", ":"), "body": ("#6b6b6b", "-.")}
 
 STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],

@@ -26,9 +26,11 @@ class Footnotes:
 
 
 def number(name: str, value: float) -> str:
-    """The value of a measure: a volume (``*_ml``) in ml, a ``*threshold*`` as it is, all others in hundredths."""
+    """A measure: ``*_ml`` in ml, numbers (``*_lesions``) and ``*threshold*`` as they are, all others in hundredths."""
     if name.endswith("_ml"):
         text = f"{value:z.1f}"
+    elif name.endswith("_lesions"):
+        text = f"{value:z.2f}"
     elif "threshold" in name:
         text = f"{value:z.3f}"
     else:
@@ -55,9 +57,13 @@ def measured(name: str, measure: Measure | None, footnotes: Footnotes) -> str:
 
 
 def interval(name: str, found: Measure | Difference) -> str:
-    """-> `` [low, high]``, or nothing where there is none."""
-    low, high = found.low, found.high
-    return "" if low is None or high is None else f" [{number(name, low)}, {number(name, high)}]"
+    """-> `` [low, high]``, or nothing where there is none; `` (low, high)`` over classes where there is that."""
+    ends = (("[]", found.low, found.high), ("()", found.classes_low, found.classes_high))
+    return "".join(
+        f" {brackets[0]}{number(name, low)}, {number(name, high)}{brackets[1]}"
+        for brackets, low, high in ends
+        if low is not None and high is not None
+    )
 
 
 def difference(name: str, value: float) -> str:
@@ -76,8 +82,3 @@ def from_published(name: str, measure: Measure | None, published: float | None) 
 def p_value(p: float) -> str:
     """-> three decimals, as journals ask for."""
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
-
-
-def counted(count: int, noun: str) -> str:
-    """-> ``1 case``, ``2 cases``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

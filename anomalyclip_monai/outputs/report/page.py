@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -15,7 +16,6 @@ from anomalyclip_monai.outputs.preview import OUTLINE
 from anomalyclip_monai.outputs.report.cases import TRUTH, ShownCase, colour_scale
 from anomalyclip_monai.outputs.report.content import SCHEMA, Report
 from anomalyclip_monai.outputs.report.curves import MATPLOTLIB_MISSING, PLOTS, curve_title
-from anomalyclip_monai.outputs.report.numbers import counted
 from anomalyclip_monai.outputs.report.tables import (
     Table,
     category_table,
@@ -25,8 +25,11 @@ from anomalyclip_monai.outputs.report.tables import (
     html_text,
     measures_table,
 )
+from anomalyclip_monai.text import counted
 
 RESEARCH_USE = "Research use only. Not a medical device, not for clinical decisions."
+
+_START = "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
 
 OPEN_UP_TO = 200
 """Cases up to which the table of cases is open, and therefore printed."""
@@ -80,12 +83,23 @@ def whole_page(title: str, body: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return (
-        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
+        f"{_START}"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{html_text(title)}</title><style>{style}</style></head>\n"
         f"<body>{body}<footer>{RESEARCH_USE}</footer><script>{script}</script></body></html>\n"
     )
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page of ours."""
+    try:
+        if not path.is_file():
+            return False
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return content.startswith(_START.encode()) and RESEARCH_USE.encode() in content
 
 
 def _head(report: Report) -> str:

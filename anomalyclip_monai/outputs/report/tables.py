@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from anomalyclip_monai.outputs.report.content import Report
+from anomalyclip_monai.outputs.report.content import Measures, Report, Shortfall
 from anomalyclip_monai.outputs.report.numbers import (
     Footnotes,
-    counted,
     difference,
     from_published,
     interval,
@@ -18,7 +17,7 @@ from anomalyclip_monai.outputs.report.numbers import (
     number,
     p_value,
 )
-from anomalyclip_monai.text import printable
+from anomalyclip_monai.text import counted, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Table:
 
 def _unbroken(cell: str) -> str:
     """A number that breaks, where it must, only before its interval."""
-    return " ".join(f"<span>{html_text(part)}</span>" for part in re.split(r" (?=\[)", cell))
+    return " ".join(f"<span>{html_text(part)}</span>" for part in re.split(r" (?=[\[(])", cell))
 
 
 def html_text(text: object) -> str:
@@ -122,7 +121,7 @@ def measures_table(report: Report) -> Table:
             row.append(number(name, published[name]) if name in published else "")
             row.append(from_published(name, report.main.measures.get(name), published.get(name)))
         rows.append(row)
-    notes = footnotes.lines() + _reading_notes(report)
+    notes = shortfall_lines(report) + footnotes.lines() + _reading_notes(report)
     if report.trained_on:
         notes.append(f"Not zero-shot: {report.main.title} was trained on {report.trained_on}.")
     if published:
@@ -162,17 +161,72 @@ def comparison_table(report: Report) -> Table | None:
 
 
 def category_table(report: Report) -> Table | None:
-    """Primary measures of the first method in each class of the set, if it has several."""
+    """Primary measures of the first method in each class of the set, if it has several.
+
+    Where subsets of them have means of their own: below that every method's means, over all and over each subset.
+    """
     categories = report.main.by_category
     if len(categories) < 2:
         return None
     footnotes = Footnotes()
     names = [name for name in report.primary if any(name in measures for measures in categories.values())]
-    rows = [
-        [category, *(measured(name, measures.get(name), footnotes) for name in names)]
-        for category, measures in categories.items()
-    ]
-    return Table(["class", *(measure_title(name, report) for name in names)], rows, footnotes.lines())
+
+    def row(title: str, measures: Measures) -> list[str]:
+        return [title, *(measured(name, measures.get(name), footnotes) for name in names)]
+
+    rows = [row(category, measures) for category, measures in categories.items()]
+    notes = []
+    if has_sets(report):
+        rows += [
+            row(f"mean of {len(categories)}: {method.title}", method.measures) for method in report.methods.values()
+        ]
+        for subset in report.subsets:
+            kept = [(method.title, method.by_subset.get(subset.name)) for method in report.methods.values()]
+            short = f"mean of {len(subset.categories)}"
+            rows += [row(f"{short}: {title}", measures) for title, measures in kept if measures is not None]
+            notes.append(f"{short[0].upper()}{short[1:]}: {subset.title} ({', '.join(subset.categories)}).")
+    head = "set" if has_sets(report) else "class"
+    return Table([head, *(measure_title(name, report) for name in names)], rows, notes + footnotes.lines())
+
+
+def has_sets(report: Report) -> bool:
+    """Whether the classes are sets of their own, over which there are intervals or means of subsets."""
+    of_sets = (measure.classes_low is not None for measure in report.main.measures.values())
+    return bool(report.subsets) or any(of_sets)
+
+
+def shortfall_lines(report: Report) -> list[str]:
+    """In words, where the report's method does not beat a baseline: a line for each baseline and part of the set."""
+    lines = []
+    for beaten in (False, True):
+        groups: dict[tuple[str, str], list[str]] = {}
+        for found in report.shortfalls:
+            if found.beaten == beaten and found.baseline in report.methods:
+                groups.setdefault((found.subset, found.baseline), []).append(_shortfall(found, report))
+        for (subset, baseline), measures in groups.items():
+            where = next((f", on {part.title}" for part in report.subsets if part.name == subset), "")
+            verb = "is not surely better than" if beaten else "DOES NOT BEAT"
+            title = report.methods[baseline].title
+            lines.append(f"{report.main.title} {verb} {title}{where}: {'; '.join(measures)}.")
+    return lines
+
+
+def _shortfall(found: Shortfall, report: Report) -> str:
+    """-> ``PRO 59.6 against 63.9``, and the interval of the difference where the method is ahead."""
+    name, (own, other) = (
+        found.measure,
+        (
+            (method.by_subset[found.subset] if found.subset else method.measures)[found.measure].value
+            for method in (report.main, report.methods[found.baseline])
+        ),
+    )
+    assert own is not None
+    assert other is not None
+    turned = f" (or {number(name, 1 - other)} turned round)" if name == "image_auroc" and other < 0.5 else ""
+    text = f"{measure_title(name, report)} {number(name, own)} against {number(name, other)}{turned}"
+    if not found.beaten:
+        return text
+    return f"{text}, difference {difference(name, found.difference.value)}{interval(name, found.difference)}"
 
 
 def failed_table(report: Report) -> Table | None:
@@ -206,5 +260,6 @@ def _reading_notes(report: Report) -> list[str]:
     bootstrap, seeds = report.bootstrap, len(report.main.seeds)
     note = "In hundredths, thresholds and measures with a unit apart."
     if bootstrap.repeats:
-        note += f" In brackets: 95 % interval of {bootstrap.repeats} bootstrap resamples by {bootstrap.unit}."
+        note += f" In brackets: 95 % interval of {bootstrap.repeats} bootstrap resamples by {bootstrap.unit}"
+        note += "; in parentheses: by set." if has_sets(report) else "."
     return [note, f"Mean ± standard deviation of {seeds} prompt seeds."] if seeds > 1 else [note]

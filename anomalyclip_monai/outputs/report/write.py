@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import read_json
-from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.files import whole_file, write_text
+from anomalyclip_monai.folders.marker import has_schema, keep_others
 from anomalyclip_monai.outputs.report.cases import CaseView, draw_sheet, show_cases
 from anomalyclip_monai.outputs.report.content import Report
 from anomalyclip_monai.outputs.report.curves import PLOTS, draw_curves
@@ -23,13 +21,9 @@ def check_report_folder(folder: Path) -> None:
     Raises:
         OutputError: one is there, and no ``report.json`` of ours (``E_WRITE``).
     """
-    if str((read_json(folder / "report.json") or {}).get("schema", "")).startswith("anomalyclip-report/"):
-        return
-    names = ("report.json", "table.md", "report.html", "cases.png", *(f"curves_{kind}.png" for kind in PLOTS))
-    for name in names:
-        if os.path.lexists(folder / name):
-            what = "a file is there that was not written by this program, it is left as it is"
-            raise OutputError("E_WRITE", what, folder / name, "move it away, or choose another folder")
+    pictures = ("cases.png", *(f"curves_{kind}.png" for kind in PLOTS))
+    ours = has_schema(folder / "report.json", "anomalyclip-report")
+    keep_others(folder, ("report.json", "table.md", "report.html", *pictures), ours=ours)
 
 
 def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] | None = None) -> list[Path]:
@@ -72,10 +66,3 @@ def write_report(report: Report, folder: Path, cases: Callable[[str], CaseView] 
             draw_sheet(shown).save(temporary, "PNG", optimize=True)
         written.append(path)
     return [*written, write_text(folder / "report.html", report_page(report, curves, shown))]
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all; -> its path."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path

@@ -7,10 +7,10 @@ import json
 import shutil
 from pathlib import Path
 
-from anomalyclip_monai.case_folder import MARKER, read_json
-from anomalyclip_monai.files import cannot_write
+from anomalyclip_monai.files import cannot_write, read_json
+from anomalyclip_monai.folders.marker import FORM, MARKER
 
-_CONTENT = {"anomalyclip": 1, "kind": "work"}
+_CONTENT = {"anomalyclip": FORM, "kind": "work"}
 
 
 def owned_folder(wanted: Path) -> Path:

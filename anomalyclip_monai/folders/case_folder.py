@@ -1,8 +1,8 @@
 """The files of a case are the old ones, the new ones or none: never half of a run and never of two runs.
 
-What is written carries a marker, :data:`MARKER`, a JSON file that lists the files beside it which are ours. Nothing
-else in the folder is ever touched, neither subfolders nor files of others. The new files are made in a hidden staging
-folder beside the case's folder (one file system, so that a rename is all it takes to move them)::
+What is written carries a marker, a JSON file that lists the files beside it which are ours. Nothing else in the folder
+is ever touched, neither subfolders nor files of others. The new files are made in a hidden staging folder beside the
+case's folder (one file system, so that a rename is all it takes to move them)::
 
     OUT/.anomalyclip-<16 hex digits>/   named by a hash of the case's folder, so that the next run finds it
         .anomalyclip.json               its marker, and the lock of the case
@@ -20,7 +20,6 @@ import contextlib
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -31,26 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from anomalyclip_monai.exceptions import OutputError
-from anomalyclip_monai.files import cannot_write
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-logger = logging.getLogger(__name__)
-
-MARKER = ".anomalyclip.json"
-"""Marks a folder that holds files of ours and lists them, or a folder that is ours as a whole."""
-
-FILES_OF_0_1 = ("heatmap.nii.gz", "mask.nii.gz", "heatmap.dcm", "mask.dcm", "heatmap.png", "mask.png", "preview.png",
-                "scores.json")  # fmt: skip
-"""What version 0.1.0 wrote of a case, without a marker."""
+from anomalyclip_monai.files import cannot_write, read_json, undisturbed
+from anomalyclip_monai.folders.locks import lock_file
+from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, keep_others, own_files
 
 _STAGING = re.compile(r"\.anomalyclip-[0-9a-f]{16}")
-_FORM = 1
-_MAX_JSON = 2**26
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_TRIES = 50
+"""To make a folder whose parent others remove; waits a hundredth of a second in between."""
 
 BUSY = "E_BUSY"
 """Code of the error of a case that another process holds."""
@@ -76,10 +62,7 @@ class CaseFolder:
             OutputError: one does (``E_WRITE``).
         """
         own = own_files(self.folder)
-        for name in sorted({*names, MARKER} - own):
-            if os.path.lexists(self.folder / name):
-                what = "a file is there that was not written by this program, it is left as it is"
-                raise OutputError("E_WRITE", what, self.folder / name, "move it away, or choose another folder")
+        keep_others(self.folder, sorted({*names, MARKER} - own), ours=False)
 
     @contextlib.contextmanager
     def replace(self, **note: Any) -> Iterator[Path]:
@@ -97,35 +80,15 @@ class CaseFolder:
             yield new
             names = sorted(entry.name for entry in new.iterdir())
             self.check(names)
-            marker = {"anomalyclip": _FORM, "kind": "case", "files": names, **note}
+            marker = {"anomalyclip": FORM, "kind": "case", "files": names, **note}
             (new / MARKER).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
             # The marker is the last to go and the first to come: what is there is always listed.
             old = sorted(own_files(self.folder), key=lambda name: name == MARKER)
             journal = {"folder": self.folder.name, "old": old, "new": [MARKER, *names]}
             (self._staging / "journal.tmp").write_text(json.dumps(journal), encoding="utf-8")
-            (self._staging / "journal.tmp").replace(self._staging / "journal.json")
-            _finish(self._staging)
-
-
-def own_files(folder: Path) -> frozenset[str]:
-    """Names of the files in a folder that are results of ours, the marker among them; none where there are none.
-
-    Told by the marker, or by the content of the ``scores.json`` of version 0.1.0.
-    """
-    marker = read_json(folder / MARKER)
-    if marker is not None and marker.get("kind") == "case" and isinstance(marker.get("files"), list):
-        listed = {name for name in marker["files"] if isinstance(name, str) and _is_plain(name)}
-        names = {MARKER, *listed}
-    elif marker is None and _is_of_0_1(read_json(folder / "scores.json")):
-        names = set(FILES_OF_0_1)
-    else:
-        return frozenset()
-    return frozenset(name for name in names if os.path.lexists(folder / name) and not _is_folder(folder / name))
-
-
-def note_of(folder: Path) -> dict[str, Any]:
-    """What the marker of a case's folder says; empty where there is none."""
-    return read_json(folder / MARKER) or {}
+            with undisturbed():
+                (self._staging / "journal.tmp").replace(self._staging / "journal.json")
+                _finish(self._staging)
 
 
 @contextlib.contextmanager
@@ -141,26 +104,31 @@ def hold(folder: Path, *, wait: float = 0.0) -> Iterator[CaseFolder]:
     """
     made: list[Path] = []
     staging = staging_of(folder)
+    lock, until = None, time.monotonic() + wait
     try:
         with _errors_of(folder, staging):
             _check_place(folder)
-            lock = _take(staging, made, time.monotonic() + wait)
-        if lock is None:
-            raise OutputError(BUSY, "another run is at this case", folder, "wait until it has ended")
-        try:
-            with _errors_of(folder, staging):
-                _tidy(staging)
-            yield CaseFolder(folder, staging)
-        finally:
-            with contextlib.suppress(OSError):
-                if not (staging / "journal.json").exists():  # else the next run finishes the moves
-                    _tidy(staging)
-                    _remove(staging)
-            os.close(lock)
+            while True:
+                with undisturbed():
+                    lock = _take(staging, made)
+                if lock is not None or time.monotonic() >= until:
+                    break
+                time.sleep(0.05)
+            if lock is None:
+                raise OutputError(BUSY, "another run is at this case", folder, "wait until it has ended")
+            _tidy(staging)
+        yield CaseFolder(folder, staging)
     finally:
-        for parent in reversed(made):
-            with contextlib.suppress(OSError):
-                parent.rmdir()  # unless something came into it
+        with undisturbed():
+            if lock is not None:
+                with contextlib.suppress(OSError):
+                    if not (staging / "journal.json").exists():  # else the next run finishes the moves
+                        _tidy(staging)
+                        _remove(staging)
+                os.close(lock)
+            for parent in reversed(made):
+                with contextlib.suppress(OSError):
+                    parent.rmdir()  # unless something came into it
 
 
 def recover(out: Path) -> None:
@@ -178,64 +146,6 @@ def staging_of(folder: Path) -> Path:
     return folder.parent / f".anomalyclip-{digest[:16]}"
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file that others may have made; None where there is none, whatever is there instead."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode) or path.stat().st_size > _MAX_JSON:
-            return None
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def lock_file(path: Path, *, shared: bool = False) -> int | None:
-    """Open a file and lock it, by ``flock``: -> descriptor, to be closed; None where another process has it.
-
-    Where the file system has no locks, a warning says so, and the file counts as locked.
-    """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    while True:
-        descriptor = os.open(path, flags, 0o666)
-        try:
-            _flock(descriptor, shared=shared)
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                logger.warning("the file system of the output has no locks: do not start a second run over it")
-                return descriptor
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # who had it has removed it
-
-
-def share(descriptor: int) -> None:
-    """Make an exclusive lock a shared one; not at one stroke, another process may come between."""
-    with contextlib.suppress(OSError):
-        _flock(descriptor, shared=True)
-
-
-def unshare(descriptor: int) -> None:
-    """Make a shared lock an exclusive one.
-
-    Raises:
-        OSError: others share it.
-    """
-    _flock(descriptor, shared=False)
-
-
-def _flock(descriptor: int, *, shared: bool) -> None:
-    if fcntl is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-
-
 def _check_place(folder: Path) -> None:
     """Refuse a place where a rename would not do, or would leave the output folder."""
     if folder.is_symlink():
@@ -246,24 +156,43 @@ def _check_place(folder: Path) -> None:
         raise FileExistsError
 
 
-def _take(staging: Path, made: list[Path], until: float) -> int | None:
-    """Make the staging folder and lock it; folders above it that had to be made go to ``made``."""
-    while True:
-        for parent in reversed([parent for parent in staging.parents if not parent.exists()]):
-            with contextlib.suppress(FileExistsError):
-                parent.mkdir()
-                made.append(parent)
-        with contextlib.suppress(FileNotFoundError):  # who had it has just removed it, and perhaps the folder above
-            with contextlib.suppress(FileExistsError):
-                staging.mkdir()
-            if not _is_ours(staging):
-                raise OutputError("E_WRITE", "this name is needed for the files in the making", staging, "move it away")
-            if (lock := lock_file(staging / MARKER)) is not None:
-                os.write(lock, json.dumps({"anomalyclip": _FORM, "kind": "staging"}).encode())
-                return lock
-            if time.monotonic() >= until:
-                return None
-            time.sleep(0.05)
+def _take(staging: Path, made: list[Path]) -> int | None:
+    """Make the staging folder and lock it, None where another process has it; folders made above it go to ``made``."""
+    for tries in range(_TRIES, 0, -1):
+        try:
+            for parent in reversed([parent for parent in staging.parents if not parent.exists()]):
+                try:
+                    parent.mkdir()
+                    made.append(parent)
+                except FileExistsError:
+                    if not parent.is_dir():  # a link that leads nowhere
+                        raise
+            return _lock(staging)
+        except FileNotFoundError:  # who had it has just removed it, and perhaps the folder above
+            if tries == 1:  # or this is no place where folders can be made, as in /proc
+                raise
+            time.sleep(0.01)
+    return None
+
+
+def _lock(staging: Path) -> int | None:
+    """Lock a staging folder, made if it is not there."""
+    with contextlib.suppress(FileExistsError):
+        staging.mkdir()
+    if not _is_ours(staging):
+        raise OutputError("E_WRITE", "this name is needed for the files in the making", staging, "move it away")
+    lock = None
+    try:
+        if (lock := lock_file(staging / MARKER)) is not None:
+            os.write(lock, json.dumps({"anomalyclip": FORM, "kind": "staging"}).encode())
+        return lock
+    except OSError:  # there is no room for the marker
+        with contextlib.suppress(OSError):
+            if lock is not None:
+                os.close(lock)
+                (staging / MARKER).unlink()
+            staging.rmdir()
+        raise
 
 
 def _recover_one(staging: Path) -> None:
@@ -296,14 +225,14 @@ def _finish(staging: Path) -> None:
     """Move the old files aside and the new ones in, as far as that has not been done."""
     journal = read_json(staging / "journal.json") or {}
     names = [name for part in ("old", "new") for name in journal.get(part, [])]
-    if not all(isinstance(name, str) and _is_plain(name) for name in (journal.get("folder"), *names)):
+    if not all(is_plain_name(name) for name in (journal.get("folder"), *names)):
         raise OSError(errno.EIO, "the journal of a case is damaged", str(staging))
     folder, new, old = staging.parent / journal["folder"], staging / "new", staging / "old"
     folder.mkdir(exist_ok=True)
     old.mkdir(exist_ok=True)
     for name in journal["old"]:
         came = name in journal["new"] and not os.path.lexists(new / name)  # what is in the folder is the new one
-        if not came and os.path.lexists(folder / name) and not _is_folder(folder / name):
+        if not came and os.path.lexists(folder / name) and not is_folder(folder / name):
             _move(folder / name, old / name)
     for name in journal["new"]:
         if os.path.lexists(new / name):
@@ -325,23 +254,6 @@ def _is_ours(staging: Path) -> bool:
         FileNotFoundError: it has gone.
     """
     return stat.S_ISDIR(staging.lstat().st_mode) and (os.path.lexists(staging / MARKER) or not any(staging.iterdir()))
-
-
-def _is_plain(name: Any) -> bool:
-    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
-def _is_of_0_1(scores: dict[str, Any] | None) -> bool:
-    """Whether this is a ``scores.json`` of ours: it names a bundle and our version."""
-    if scores is None or not {"score", "slice_scores", "lesions", "threshold"} <= scores.keys():
-        return False
-    model, versions = scores.get("model"), scores.get("versions")
-    named = isinstance(model, dict) and isinstance(model.get("bundle"), str)
-    return named and isinstance(versions, dict) and "anomalyclip-monai" in versions
 
 
 @contextlib.contextmanager

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from anomalyclip_monai.case_folder import MARKER
 from anomalyclip_monai.exceptions import OutputError
+from anomalyclip_monai.folders.marker import MARKER
+from anomalyclip_monai.folders.work_folder import is_owned, owned_folder, owned_place, remove_owned
 from anomalyclip_monai.outputs.report.write import check_report_folder
-from anomalyclip_monai.owned import is_owned, owned_folder, owned_place, remove_owned
 
 
 def test_a_folder_is_made_marked_and_found_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections.abc import Iterable
@@ -35,6 +36,9 @@ class Row:
     error: str = ""
 
 
+_FORMULA = tuple("=+-@＝＋－＠' ")  # noqa: RUF001
+"""What a cell of a spreadsheet's formula begins with, in the width of any script."""
+
 _HEADER = ",".join(field.name for field in fields(Row))
 
 
@@ -49,15 +53,29 @@ def is_cohort(path: Path) -> bool:
         return False
 
 
+def is_begun_cohort(path: Path) -> bool:
+    """Whether a file is such a table, or the beginning of one, as a kill leaves it."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            begun = file.read(len(_HEADER))
+    except OSError:
+        return False
+    return _HEADER.encode().startswith(begun)
+
+
 def read_cohort(path: Path) -> dict[str, Row]:
     """The rows of a table by their cases as they are written; none where there is no table."""
     if not is_cohort(path):
         return {}
+    rows: dict[str, Row] = {}
     with open(path, encoding="utf-8", errors="replace", newline="") as file:
         lines = csv.reader(file)
-        next(lines)
-        rows = [Row(*cells) for cells in lines if len(cells) == len(fields(Row))]
-    return {row.case: row for row in rows}
+        with contextlib.suppress(csv.Error):  # somebody has changed it; what follows cannot be told into rows
+            next(lines)
+            rows |= {cells[0]: Row(*cells) for cells in lines if len(cells) == len(fields(Row))}
+    return rows
 
 
 def cohort_text(rows: Iterable[Row]) -> str:
@@ -76,4 +94,4 @@ def cell(text: str) -> str:
     ("'=1+2", 'a\\nb')
     """
     shown = printable(text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@", "'", " ")) else shown
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown

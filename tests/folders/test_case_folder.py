@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from anomalyclip_monai import case_folder
-from anomalyclip_monai.case_folder import MARKER, hold, note_of, own_files, recover, staging_of
 from anomalyclip_monai.exceptions import OutputError
+from anomalyclip_monai.folders import locks
+from anomalyclip_monai.folders.case_folder import hold, recover, staging_of
+from anomalyclip_monai.folders.marker import MARKER, note_of, own_files
 
 OLD = {"heatmap.nii.gz": "old", "heatmap.dcm": "old", "scores.json": "old"}
 NEW = {"heatmap.nii.gz": "new", "preview.png": "new", "scores.json": "new"}
@@ -218,7 +219,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from anomalyclip_monai.case_folder import hold
+from anomalyclip_monai.folders.case_folder import hold
 with hold(Path({str(tmp_path / "case")!r})) as place, place.replace() as new:
     (new / "scores.json").write_text("half")
     print("held", flush=True)
@@ -241,7 +242,7 @@ def test_where_there_are_no_locks_a_line_says_so(
     def none(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(case_folder.fcntl, "flock", none)
+    monkeypatch.setattr(locks.fcntl, "flock", none)
     write(tmp_path / "case", NEW)
     assert seen(tmp_path / "case") == NEW
     assert "has no locks" in caplog.text
@@ -272,9 +273,85 @@ def test_what_is_in_the_way_of_a_folder(tmp_path: Path, kind: str) -> None:
     assert list(other.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at", ["rename", "unlink", "rmdir", "mkdir"])
+def test_a_signal_at_any_step_leaves_nothing_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, at: str
+) -> None:
+    def handler(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, handler)
+    try:
+        for step in range(1, 40):
+            case = tmp_path / str(step) / "case"
+            write(case, OLD)
+            count, call = 0, getattr(os, at)
+
+            def signalled(*arguments: Any, **options: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count == step:  # noqa: B023
+                    os.kill(os.getpid(), number)
+                return call(*arguments, **options)  # noqa: B023
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, at, signalled)
+                try:
+                    write(case, NEW)
+                except KeyboardInterrupt:
+                    interrupted = True
+                else:
+                    interrupted = False
+            assert seen(case) in (OLD, NEW), step
+            assert hidden(tmp_path / str(step)) == [], step
+            if count < step:
+                break
+            assert interrupted
+        assert count < step
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_link_that_leads_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("nowhere")
+    for case in (tmp_path / "out" / "case", tmp_path / "out" / "sub" / "case"):
+        with pytest.raises(OutputError, match="E_WRITE: cannot write: a file is where a folder should be"):
+            write(case, NEW)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux")
+def test_a_place_where_no_folder_can_be_made() -> None:
+    start = time.monotonic()
+    with pytest.raises(OutputError, match="E_WRITE: cannot write: "):
+        write(Path("/proc/anomalyclip/case"), NEW)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("call", ["open", "write"])
+def test_no_room_for_the_marker_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(OutputError, match=r"No space left on device .* - make room, or choose another folder"):
+            write(tmp_path / "sub" / "case", NEW)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_whole_runs_killed_at_random_moments() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    done = subprocess.run([sys.executable, script, "--runs", "--count", "3"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 runs of " in done.stdout
+
+
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "kills.py"
     done = subprocess.run([sys.executable, script, "--count", "12"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("12 kills within ")
