@@ -73,9 +73,9 @@ def comes_with_the_package(root: Path) -> bool:
 
 
 def bundles() -> list[str]:
-    """Names of the bundles that are there."""
+    """Names of the bundles that are there; a folder whose name is none of a bundle's can be given as a path only."""
     found = {path.parent.parent.name for folder in bundle_folders() for path in folder.glob("*/configs/inference.json")}
-    return sorted(found)
+    return sorted(name for name in found if _NAME.fullmatch(name))
 
 
 def bundle_root(name: PathLike) -> Path:

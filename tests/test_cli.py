@@ -158,6 +158,11 @@ def test_results_inside_the_input_folder_are_no_input(head, capsys):
 # --- how a run ends
 
 
+def test_nothing_slow_is_imported_before_signals_are_taken():
+    code = "import sys, anomalyclip_monai.cli; print({'numpy', 'yaml', 'tqdm', 'torch'} & set(sys.modules) or 'none')"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "none\n"
+
+
 @pytest.mark.parametrize(("number", "code", "said"), [(2, 130, "interrupted"), (15, 143, "terminated")])
 def test_signals_end_with_their_code_and_one_line(monkeypatch, capsys, number, code, said):
     def interrupted(arguments):

@@ -1,6 +1,7 @@
 """The ``anomalyclip`` command. The only package that prints; everything it does is also in the Python API.
 
 One module per command, which adds its options to the parser; what is slow to import is imported when a command runs.
+Nothing slow is imported here, before signals are taken: an interrupt while the rest is imported ends in one line.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from anomalyclip_monai import __version__
-from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, signals, train, weights
-from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_NOT_STARTED, fail
+from anomalyclip_monai.cli import signals
+from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_NOT_STARTED, fail
 from anomalyclip_monai.exceptions import (
     AnomalyCLIPError,
     NoInputError,
@@ -27,9 +28,6 @@ from anomalyclip_monai.exceptions import (
     known_cause,
 )
 from anomalyclip_monai.text import printable
-
-COMMANDS = (localize, calibrate, evaluate, train, demo, info, weights)
-"""The modules of the commands, in the order of ``--help``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -179,12 +177,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, train, weights
+
     parser = _Parser(
         prog="anomalyclip",
         description="Zero-shot lesion localisation in medical images. Research use only, not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"anomalyclip-monai {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in (localize, calibrate, evaluate, train, demo, info, weights):  # in the order of --help
         command.add(commands)
     return parser

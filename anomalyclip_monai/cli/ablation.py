@@ -7,7 +7,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from anomalyclip_monai.cli.console import EXIT_CASE_FAILED, EXIT_DONE, path_of, say
+from anomalyclip_monai.cli.console import path_of, say
+from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.options import ModelOptions
 from anomalyclip_monai.text import printable

@@ -7,8 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from anomalyclip_monai.cli.console import (
-    EXIT_CASE_FAILED,
-    EXIT_DONE,
     add_options,
     add_quiet,
     given_options,
@@ -18,6 +16,7 @@ from anomalyclip_monai.cli.console import (
     progress,
     say,
 )
+from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.options import CaseOptions, ModelOptions
 from anomalyclip_monai.text import printable
 

@@ -1,4 +1,4 @@
-"""What commands share: exit codes, options, lines and progress bars on the terminal."""
+"""What commands share: options, lines and progress bars on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.exceptions import AnomalyCLIPError, UsageError
+from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.options import ModelOptions, Option, OptionSet
 from anomalyclip_monai.text import printable
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options", bound=OptionSet)
 _Step = TypeVar("_Step")
-
-EXIT_DONE, EXIT_CASE_FAILED, EXIT_NOT_STARTED = 0, 1, 2
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[OptionSet], command: str) -> None:
@@ -133,9 +131,3 @@ def say(text: str, to: Any = None) -> None:
     from tqdm import tqdm
 
     tqdm.write(printable(text), file=to or sys.stdout)
-
-
-def fail(error: AnomalyCLIPError, code: int) -> int:
-    """Print the one line of an error; -> the exit code."""
-    print(error, file=sys.stderr)
-    return code

@@ -5,16 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from anomalyclip_monai.cli.console import (
-    EXIT_CASE_FAILED,
-    EXIT_DONE,
-    add_options,
-    add_quiet,
-    model_options,
-    path_of,
-    progress,
-    say,
-)
+from anomalyclip_monai.cli.console import add_options, add_quiet, model_options, path_of, progress, say
+from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.options import CaseOptions, ModelOptions
 from anomalyclip_monai.text import counted, printable
 

@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.cli.ablation import add_ablation_options, check_ablation_options, run_ablation
-from anomalyclip_monai.cli.console import (
-    EXIT_CASE_FAILED,
-    EXIT_DONE,
-    add_options,
-    add_quiet,
-    given_options,
-    model_options,
-    path_of,
-    say,
-)
+from anomalyclip_monai.cli.console import add_options, add_quiet, given_options, model_options, path_of, say
+from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
 from anomalyclip_monai.options import CaseOptions, MeasureOptions, ModelOptions
 from anomalyclip_monai.text import printable

@@ -8,7 +8,8 @@ import json
 from typing import TYPE_CHECKING
 
 from anomalyclip_monai import __version__, resources
-from anomalyclip_monai.cli.console import EXIT_DONE, say
+from anomalyclip_monai.cli.console import say
+from anomalyclip_monai.cli.exits import EXIT_DONE
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.text import printable
 from anomalyclip_monai.weights.bundle import fingerprint

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai import __version__, resources
 from anomalyclip_monai.cli.console import (
-    EXIT_CASE_FAILED,
-    EXIT_DONE,
     add_options,
     add_quiet,
     given_options,
@@ -21,6 +19,7 @@ from anomalyclip_monai.cli.console import (
     progress,
     say,
 )
+from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.exceptions import AnomalyCLIPError
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
 from anomalyclip_monai.text import counted, printable

@@ -13,15 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.cli.console import (
-    EXIT_DONE,
-    add_options,
-    add_quiet,
-    given_options,
-    model_options,
-    path_of,
-    say,
-)
+from anomalyclip_monai.cli.console import add_options, add_quiet, given_options, model_options, path_of, say
+from anomalyclip_monai.cli.exits import EXIT_DONE
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.options import CaseOptions, LearnOptions, ModelOptions
 from anomalyclip_monai.text import printable

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomalyclip_monai.cli.console import EXIT_DONE, EXIT_NOT_STARTED, fail, say
+from anomalyclip_monai.cli.console import say
+from anomalyclip_monai.cli.exits import EXIT_DONE, EXIT_NOT_STARTED, fail
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.weights.published import DEFAULT_PROMPTS, MODELS
 

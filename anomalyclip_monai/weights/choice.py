@@ -175,6 +175,9 @@ def load_network(choice: ModelChoice, device: torch.device) -> AnomalyCLIP:
     """
     prompts_file = choice.prompts_file()
     prompts = read_state_dict(prompts_file)
+    if broken := [key for key, value in prompts.items() if not value.isfinite().all()]:
+        what = f"{broken[0]} holds values that are not finite"
+        raise WeightsError("E_PROMPTS", what, prompts_file, "learn them again, or give others")
     try:
         network: AnomalyCLIP = choice.configured(INFERENCE, values={}).get_parsed_content("network_def")
     except Exception as error:

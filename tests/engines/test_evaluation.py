@@ -319,6 +319,19 @@ def test_what_a_set_does_not_define_is_undefined_with_its_reason(photos, tmp_pat
     assert all(sample["dice"] is None for sample in report["samples"]["list"])
 
 
+def test_a_class_of_normal_images_beside_one_with_masks(photos, tmp_path):
+    rows = [
+        f"{path},{int(path.stem in masks)},{masks.get(path.stem, '')},{'lesions' if path.stem in masks else 'none'}"
+        for masks in [{mask.stem: mask for mask in sorted((photos / "masks").iterdir())}]
+        for path in sorted(photos.glob("*ormal/*.png"))
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(["image,label,mask,category", *rows]))
+    report = evaluate("csv", tmp_path / "list.csv", tmp_path / "out")
+    classes = report["methods"]["anomalyclip"]["by_category"]
+    assert classes["none"]["pixel_ap"] == {"undefined": "no lesion masks in the class"}
+    assert classes["lesions"]["pixel_ap"]["value"] == report["methods"]["anomalyclip"]["measures"]["pixel_ap"]["value"]
+
+
 def test_a_failed_image_is_named_and_the_rest_is_measured(photos, tmp_path):
     (photos / "abnormal" / "a4.png").write_bytes(b"no picture")
     evaluation = Evaluation("folder", photos, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=20)
