@@ -28,8 +28,11 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 
-MAX_VALUES = 2**28
-"""Most values, pixels times channels, of all pages of a file: 1 GiB as float32."""
+MAX_VALUES = 390_000_000
+"""Most values of all pages of a file: of each pixel its channels, as float32, and as much as three more for its heatmap
+and mask. That is 65 megapixels in colour, and keeps a case of the shipped model under 2.5 GB of memory."""
+
+BESIDE_CHANNELS = 3
 
 BAND_PIXELS = 2**20
 """Pixels that pass at a time from Pillow's memory to the volume's, so that no third copy of a photo is made."""
@@ -215,8 +218,10 @@ def _filled(image: ImageFile.ImageFile, path: Path, *, stored: bool) -> tuple[Fl
     for page in range(pages):
         if page:
             image.seek(page)
-        if image.width * image.height * (2 if stored else len(image.getbands())) * pages > MAX_VALUES:
-            raise Image.DecompressionBombError
+        channels = min(3, len(image.getbands())) if not stored else 1  # a mask may be as large as a grey picture
+        if image.width * image.height * (channels + BESIDE_CHANNELS) * pages > MAX_VALUES:
+            what = f"{image.width} x {image.height} pixels" + (f" in {pages} pages" if pages > 1 else "")
+            raise CaseError("E_TOO_LARGE", f"{what} are more than are read", path, "scale it down, or cut it")
         depths.append(_Depth.of(image, path))  # before the EXIF data: Pillow may decode the file to find them
         is_rotated |= _orientation(image) != 1
         with contextlib.ExitStack() as stack:

@@ -223,7 +223,8 @@ class SliceAnomalyInferer(Inferer):
             batch = max(1, self.slice_batch >> halvings)
             chunk = todo[done : done + batch]
             try:
-                shown = fill_glare(slices[chunk]) if self.fill_glare else slices[chunk]
+                shown = slices[_span(chunk)]
+                shown = fill_glare(shown) if self.fill_glare else shown
                 images = view.flip(shown.to(device, torch.float32))
                 with self._autocast(device):
                     score, anomaly_map = _score_and_map(network, images, mirror, *args, **kwargs)
@@ -240,7 +241,7 @@ class SliceAnomalyInferer(Inferer):
                 if device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
-            maps[chunk] = anomaly_map
+            maps[_span(chunk)] = anomaly_map
             scores[chunk] = score.float().to(scores.device)
             done += len(chunk)
             report(done)
@@ -251,10 +252,16 @@ class SliceAnomalyInferer(Inferer):
         return torch.autocast(device.type, enabled=True) if enabled else contextlib.nullcontext()
 
 
+def _span(chunk: list[int]) -> slice | list[int]:
+    """Rising indices as a slice where they follow one another: then nothing is copied on the way."""
+    span = slice(chunk[0], chunk[-1] + 1)
+    return span if span.stop - span.start == len(chunk) else chunk
+
+
 def _blank(shape: tuple[int, ...]) -> Tensor:
     """Zeros, float32; large ones lie in a file without a name that goes when the tensor does."""
     if math.prod(shape) * 4 < MEMORY_MAP_FROM:
-        return torch.zeros(shape, dtype=torch.float32)
+        return torch.from_numpy(np.zeros(shape, np.float32))  # takes its memory only as it is filled
     with tempfile.TemporaryFile() as file:
         return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 

@@ -40,10 +40,16 @@ class AnomalyCLIPEnsemble(AnomalyCLIP):
 
     def score_and_map(self, images: Tensor, *, mirror: bool = False) -> tuple[Tensor, Tensor]:
         """(B, 1|3, H, W) in [0, 1] -> scores (B,) and anomaly maps (B, 1, H, W), both in [0, 1]."""
-        found = [super().score_and_map(images, mirror=mirror)]
-        found += [cast(AnomalyCLIP, other).score_and_map(images, mirror=mirror) for other in self.others]
-        scores, maps = zip(*found, strict=True)
-        return torch.stack(scores).mean(dim=0), torch.stack(maps).mean(dim=0)
+        score, anomaly_map = super().score_and_map(images, mirror=mirror)
+        scores = [score]
+        for other in self.others:
+            score, another = cast(AnomalyCLIP, other).score_and_map(images, mirror=mirror)
+            scores.append(score)
+            # Of a large photo no more than two maps are held at a time.
+            anomaly_map = anomaly_map + another if torch.is_grad_enabled() else anomaly_map.add_(another)
+            del another
+        anomaly_map = anomaly_map / len(scores) if torch.is_grad_enabled() else anomaly_map.div_(len(scores))
+        return torch.stack(scores).mean(dim=0), anomaly_map
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Take learned prompts, and give them to the others.

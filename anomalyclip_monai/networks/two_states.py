@@ -117,7 +117,7 @@ class TwoStateCLIP(nn.Module):
         views = [self.encode_image(self.preprocess(images))]
         maps = [self.anomaly_map(views[0])]
         if mirror:
-            views.append(self.encode_image(self.preprocess(images.flip(-1))))
+            views.append(self.encode_image(self.preprocess(images, mirror=True)))
             maps.append(self.anomaly_map(views[1]).flip(-1))
         anomaly_map = torch.stack(maps).mean(dim=0)
         if self.image_score == "class_token":
@@ -126,12 +126,23 @@ class TwoStateCLIP(nn.Module):
             score = top_fraction_mean(anomaly_map)
         return score, self._to_size(anomaly_map, images)
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        """(B, 1|3, H, W) in [0, 1] -> (B, 3, *image_size), squashed (bicubic, antialias) and normalised."""
+    def preprocess(self, images: Tensor, *, mirror: bool = False) -> Tensor:
+        """(B, 1|3, H, W) in [0, 1] -> (B, 3, *image_size), squashed (bicubic, antialias) and normalised.
+
+        Args:
+            images: the slices.
+            mirror: left to right, channel by channel, so that no second copy of a large photo is made.
+        """
         if images.shape[1] not in (1, 3):
             raise ValueError(f"images have {images.shape[1]} channels, grey (1) or colour (3) is needed")
-        resized = F.interpolate(images.float(), self.image_size, mode="bicubic", align_corners=False, antialias=True)
+        if mirror:
+            resized = torch.cat([self._resized(channel.flip(-1)) for channel in images.split(1, dim=1)], dim=1)
+        else:
+            resized = self._resized(images)
         return (resized.clamp(0, 1) - self.mean.float()) / self.std.float()
+
+    def _resized(self, images: Tensor) -> Tensor:
+        return F.interpolate(images.float(), self.image_size, mode="bicubic", align_corners=False, antialias=True)
 
     def encode_image(self, images: Tensor) -> ImageFeatures:
         """(B, 3, H, W) preprocessed -> features of the global path and, per feature layer, of the local path."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from skimage.measure import find_contours
+from skimage.measure import block_reduce, find_contours
 
 from anomalyclip_monai.data.geometry import PLANES, SliceView, closest_axes, spacing
 from anomalyclip_monai.types import Affine
@@ -23,6 +25,12 @@ OPAQUE_FROM, OPAQUE_TO = 0.2, 0.7
 
 STRONGEST = 0.6
 """Opacity of the colour at :data:`OPAQUE_TO`: anatomy stays visible under it."""
+
+BAND_PIXELS = 2**20
+"""About so many pixels of a photo are converted at a time."""
+
+OUTLINE_PIXELS = 2**24
+"""The border of a larger mask is taken from one of about so many pixels, far more than a panel has."""
 
 OUTLINE = (0, 255, 255)
 """Colour of the mask's border: none of the heatmap's."""
@@ -84,7 +92,7 @@ def draw_preview(
         roi: (1, X, Y, Z) bool; no colour outside of it.
     """
     shown = heatmap if roi is None else torch.where(roi, heatmap, 0.0)
-    sizes = np.asarray(view.slices(mask).flatten(1).sum(dim=1, dtype=torch.long))
+    sizes = np.asarray(view.slices(mask)).sum(axis=(1, 2, 3), dtype=np.int64)  # torch would make a copy of that type
     chosen = choose_slices(np.asarray(slice_scores), sizes)
     size = spacing(affine)
     aspect = float(size[view.row_axis] / size[view.column_axis])
@@ -128,17 +136,46 @@ def draw_preview(
 
 def blend(image: np.ndarray, heat: np.ndarray, size: tuple[int, int]) -> Image.Image:
     """(1|3, H, W) anatomy under its (H, W) heatmap, both in [0, 1] -> picture of ``size`` (width, height)."""
-    anatomy = np.broadcast_to(image, (3, *heat.shape)).transpose(1, 2, 0)
-    grey = np.asarray(Image.fromarray(np.round(anatomy * 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC))
-    warm = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    # Channel by channel and in bands: of a photo nothing is copied whole but what Pillow holds.
+    channels = [
+        np.asarray(Image.fromarray(scaled_to(channel, np.uint8)).resize(size, Image.Resampling.BICUBIC))
+        for channel in image
+    ]
+    grey = np.broadcast_to(np.stack(channels, axis=-1), (*size[::-1], 3))
+    warm = np.asarray(_floating(heat).resize(size, Image.Resampling.BILINEAR))
     alpha = opacity(warm)[..., np.newaxis]
     return Image.fromarray(np.round((1 - alpha) * grey + alpha * colours(warm)).astype(np.uint8))
+
+
+def scaled_to(values: np.ndarray, dtype: type[np.uint8 | np.uint16]) -> np.ndarray:
+    """(H, W) in [0, 1] -> whole numbers from 0 to the largest of their type, in bands of rows."""
+    scaled = np.empty(values.shape, dtype)
+    for rows in _bands(values.shape):
+        scaled[rows] = np.round(values[rows] * np.iinfo(dtype).max)
+    return scaled
+
+
+def _floating(values: np.ndarray) -> Image.Image:
+    """(H, W) -> picture of floating-point values, in bands of rows."""
+    picture = Image.new("F", values.shape[::-1])
+    for rows in _bands(values.shape):
+        picture.paste(Image.fromarray(values[rows].astype(np.float32)), (0, rows.start))
+    return picture
+
+
+def _bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    rows, columns = shape
+    step = max(1, BAND_PIXELS // max(1, columns))
+    yield from (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def draw_outline(picture: Image.Image, mask: np.ndarray, colour: tuple[int, int, int], width: int = 2) -> None:
     """Draw the border of an (H, W) mask into a picture of the same field of view."""
     draw = ImageDraw.Draw(picture)
-    scale = (picture.height / mask.shape[0], picture.width / mask.shape[1])
+    rows, columns = mask.shape
+    if (step := math.ceil(math.sqrt(mask.size / OUTLINE_PIXELS))) > 1:
+        mask = block_reduce(mask, (step, step), np.max)
+    scale = (picture.height / rows * step, picture.width / columns * step)
     for contour in find_contours(np.pad(mask.astype(np.float32), 1), 0.5):
         # contour points are pixel centres of the padded slice; the picture's pixel (0, 0) starts half a pixel earlier
         points = (contour - 0.5) * scale

@@ -20,7 +20,7 @@ from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.folders.case_folder import CaseFolder, hold
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.outputs.places import check_place
-from anomalyclip_monai.outputs.preview import draw_preview
+from anomalyclip_monai.outputs.preview import draw_preview, scaled_to
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.transforms.findings import Findings, Lesion, Threshold
 from anomalyclip_monai.types import Affine, FloatArray, PathLike, Record
@@ -187,13 +187,14 @@ class Result:
         heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
         with place.replace(**note) as staging:
             if self.source.regular:
-                write_nifti(staging / "heatmap.nii.gz", heatmap.astype(np.float32), self.affine, self.source.grid)
-                write_nifti(staging / "mask.nii.gz", mask.astype(np.uint8), self.affine, self.source.grid)
+                write_nifti(
+                    staging / "heatmap.nii.gz", heatmap.astype(np.float32, copy=False), self.affine, self.source.grid
+                )
+                write_nifti(staging / "mask.nii.gz", mask.astype(np.uint8, copy=False), self.affine, self.source.grid)
             if dicom and self.source.kind == "dicom" and self.source.has_physical_size:
                 self._save_dicom(staging, heatmap, mask)
             if self.is_photo:
-                grey = np.round(heatmap[..., 0].T * 65535).astype(np.uint16)
-                Image.fromarray(grey).save(staging / "heatmap.png")
+                Image.fromarray(scaled_to(heatmap[..., 0].T, np.uint16)).save(staging / "heatmap.png")
                 Image.fromarray(mask[..., 0].T * np.uint8(255)).save(staging / "mask.png")
             self.preview().save(staging / "preview.png")
             text = json.dumps(self.scores(), indent=2, allow_nan=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class LoadImageCase(LoadImage):
             AnomalyCLIPError: it cannot be read.
         """
         if isinstance(filename, Volume):
-            return filename
+            return replace(filename, data=filename.data.copy())  # what comes next may scale its values in place
         if isinstance(filename, SpatialImage):
             return volume_from_nibabel(filename, volume=self.volume)
         if isinstance(filename, (torch.Tensor, np.ndarray)):

@@ -26,6 +26,9 @@ TOP_SLICES = 3
 TOP_FRACTION = 0.02
 """Share of the pixels inside a region of interest whose mean is the score of a slice."""
 
+LARGE = 2**25
+"""Voxels of a lesion's box from which on its values are summed plane by plane."""
+
 DEFAULT_MIN_VOLUME_MM3 = 20.0
 """Smaller lesions are left out of mask and table; photos, which have no size in mm, keep all."""
 
@@ -110,9 +113,9 @@ def find_lesions(
     for region in regionprops(components, intensity_image=heatmap):
         if region.area < smallest:
             continue
-        values = heatmap[region.slice][region.image]
+        peak, mean = _peak_and_mean(heatmap[region.slice], region.image)
         mask[region.slice][region.image] = 1
-        centroid = np.asarray(region.centroid)
+        centroid = _centroid(region.image, region.bbox)
         world = affine[:3, :3] @ centroid + affine[:3, 3]
         lesions.append(
             Lesion(
@@ -121,11 +124,38 @@ def find_lesions(
                 centroid_voxel=_triple(centroid),
                 centroid_world_mm=_triple(world) if has_physical_size else None,
                 bbox_voxel=(_corner(region.bbox[:3]), _corner(region.bbox[3:])),
-                peak=float(values.max()),
-                mean=float(values.mean(dtype=np.float64)),
+                peak=peak,
+                mean=mean,
             )
         )
     return mask, sorted(lesions, key=lambda lesion: -lesion.peak)
+
+
+def _centroid(shape: np.ndarray, corner: Sequence[int]) -> np.ndarray:
+    """Mean index of the voxels of a component, from how many lie at each index: no list of them is made.
+
+    Args:
+        shape: the component in its box, bool.
+        corner: the first index of the box along each axis.
+    """
+    found = []
+    for axis, start in enumerate(corner[: shape.ndim]):
+        counts = np.count_nonzero(shape, axis=tuple(other for other in range(shape.ndim) if other != axis))
+        found.append(float(counts @ np.arange(start, start + len(counts))) / int(counts.sum()))
+    return np.asarray(found)
+
+
+def _peak_and_mean(heatmap: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
+    """Highest and mean value inside; of a very large box plane by plane, so that its values are not copied whole."""
+    if heatmap.size <= LARGE:
+        values = heatmap[inside]
+        return float(values.max()), float(values.mean(dtype=np.float64))
+    total, peak = 0.0, 0.0
+    for plane, chosen in zip(heatmap, inside, strict=True):
+        values = plane[chosen]
+        total += float(values.sum(dtype=np.float64))
+        peak = max(peak, float(values.max(initial=0)))
+    return peak, total / int(np.count_nonzero(inside))
 
 
 def default_min_volume(has_physical_size: bool) -> float:

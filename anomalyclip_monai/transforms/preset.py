@@ -107,11 +107,13 @@ class ApplyPreset(Transform):
     Args:
         preset: name of a preset, or ``auto`` to choose one per case.
         table: the preset's values in place of those that are installed under its name.
+        inplace: scale the given float32 values themselves, which spares the memory of a second volume.
     """
 
-    def __init__(self, preset: str = "auto", table: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, preset: str = "auto", table: Mapping[str, Any] | None = None, *, inplace: bool = False) -> None:
         self.preset = str(preset)
         self.table = table
+        self.inplace = inplace
         if self.preset != "auto":
             self.load(self.preset)
 
@@ -132,7 +134,9 @@ class ApplyPreset(Transform):
             low, high = 0.0, 255.0
         else:
             low, high = preset.limits(data)
-        return ((data.float() - low) / (high - low)).clamp(0, 1), preset, reason
+        values = data.float()
+        scaled = values.sub_(low) if self.inplace else values - low
+        return scaled.div_(high - low).clamp_(0, 1), preset, reason
 
 
 class ApplyPresetd(MapTransform):
@@ -146,6 +150,7 @@ class ApplyPresetd(MapTransform):
         preset: name of a preset, or ``auto``.
         table: values in place of the installed ones.
         evidence: preset -> what was measured of this bundle's model on such images.
+        inplace: scale the record's own image, see :class:`ApplyPreset`; whoever else holds it sees it scaled.
     """
 
     def __init__(
@@ -154,9 +159,10 @@ class ApplyPresetd(MapTransform):
         preset: str = "auto",
         table: Mapping[str, Any] | None = None,
         evidence: Mapping[str, str] | None = None,
+        inplace: bool = False,
     ) -> None:
         super().__init__(keys)
-        self.transform = ApplyPreset(preset, table)
+        self.transform = ApplyPreset(preset, table, inplace=inplace)
         self.evidence = dict(evidence or {})
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Record:
@@ -166,11 +172,12 @@ class ApplyPresetd(MapTransform):
             image = record[key]
             affine = np.asarray(getattr(image, "affine", np.eye(4)), dtype=np.float64)
             source = record.get("source") or Source("memory")
+            ends = float(image.min()), float(image.max())
             record[key], preset, reason = self.transform(image, affine, source)
             described = {name: value for name, value in asdict(preset).items() if name in ("name", "scaling")}
             evidence = self.evidence.get(preset.name, "not measured on such images")
             record["preset"] = {**described, "chosen": reason, "evidence": evidence}
-            if source.kind != "photo" and (note := _nothing_to_see(image, record[key], preset.name)):
+            if source.kind != "photo" and (note := _nothing_to_see(ends, record[key], preset.name)):
                 record["notes"] = [*record.get("notes", []), note]
         return record
 
@@ -217,10 +224,16 @@ def _ct_by_view(data: torch.Tensor, affine: Affine) -> tuple[str, str]:
     return ("ct_head", why) if is_head else ("ct_abdomen", why)
 
 
-def _nothing_to_see(image: torch.Tensor, scaled: torch.Tensor, preset: str) -> str:
-    """A sentence, if almost all of a volume is black or white once it was scaled to [0, 1]; else nothing."""
-    if image.min() == image.max():
-        return f"nothing is to be seen: all voxels have the value {float(image.min()):.4g}"
+def _nothing_to_see(ends: tuple[float, float], scaled: torch.Tensor, preset: str) -> str:
+    """A sentence, if almost all of a volume is black or white once it was scaled to [0, 1]; else nothing.
+
+    Args:
+        ends: the lowest and the highest value before that.
+        scaled: the volume after it.
+        preset: named by the sentence.
+    """
+    if ends[0] == ends[1]:
+        return f"nothing is to be seen: all voxels have the value {ends[0]:.4g}"
     seen = sample(np.asarray(scaled))
     black, white = float((seen < 0.02).mean()), float((seen > 0.98).mean())
     if black + white < 1 - VISIBLE_SHARE:

@@ -93,3 +93,18 @@ def test_modes_and_copies_reach_all(ensemble, second, images):
     file.seek(0)
     with torch.no_grad():
         assert torch.equal(torch.load(file, weights_only=False)(images), ensemble(images))
+
+
+def test_maps_are_summed_in_place_only_where_nothing_is_learned(ensemble, images):
+    with torch.no_grad():
+        expected = ensemble.score_and_map(images)
+    found = ensemble.score_and_map(images)
+    assert found[1].requires_grad
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.detach(), other)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 70, 90), (3, 1, 40, 30)])
+def test_mirrored_channel_by_channel(first, shape):
+    images = torch.rand(shape).mT  # as slices of a volume come, not contiguous
+    assert torch.equal(first.preprocess(images, mirror=True), first.preprocess(images.flip(-1)))

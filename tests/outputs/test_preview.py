@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from anomalyclip_monai.data.geometry import SliceView, resolve_slice_axis
+from anomalyclip_monai.outputs import preview
 from anomalyclip_monai.outputs.preview import choose_slices, colours, draw_preview, opacity
 
 LEFT, TOP = 8, 34
@@ -175,3 +176,28 @@ def test_slices_are_a_twentieth_of_the_stack_apart_where_they_can_be() -> None:
 
 def test_of_equal_scores_the_one_with_more_mask() -> None:
     assert choose_slices(np.full(9, 0.5), np.array([0, 0, 0, 3, 0, 9, 0, 0, 1]), count=2) == [3, 5]
+
+
+def test_large_pictures_are_drawn_in_bands_to_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    heat, image = random.random((50, 37), dtype=np.float32), random.random((3, 50, 37), dtype=np.float32)
+    whole = [np.asarray(preview.blend(image, heat, (80, 60))), preview.scaled_to(heat, np.uint16)]
+    monkeypatch.setattr(preview, "BAND_PIXELS", 100)
+    bands = [np.asarray(preview.blend(image, heat, (80, 60))), preview.scaled_to(heat, np.uint16)]
+    for one, other in zip(whole, bands, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(whole[1], np.round(heat * 65535).astype(np.uint16))
+
+
+@pytest.mark.parametrize("shape", [(400, 300), (401, 303)])
+def test_the_outline_of_a_large_mask_stays(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]) -> None:
+    mask = np.zeros(shape, np.uint8)
+    mask[100:300, 80:200] = 1
+    drawn = []
+    for limit in (2**24, 3000):
+        monkeypatch.setattr(preview, "OUTLINE_PIXELS", limit)
+        picture = Image.new("RGB", (75, 100))
+        preview.draw_outline(picture, mask, OUTLINE, width=1)
+        drawn.append(np.argwhere(np.asarray(picture)[..., 1] > 0))
+    assert np.abs(drawn[0].min(axis=0) - drawn[1].min(axis=0)).max() <= 2
+    assert np.abs(drawn[0].max(axis=0) - drawn[1].max(axis=0)).max() <= 2

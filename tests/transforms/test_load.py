@@ -231,3 +231,10 @@ def test_sizes_that_no_scan_has() -> None:
     with pytest.raises(CaseError, match=r"E_GEOMETRY: voxels of 60 x 1 x 1 mm in a volume of 240 x 5 x 3 mm"):
         LoadImageCase()(far)
     assert LoadImageCase()(torch.zeros(4000, 2, 2)).data.shape == (1, 4000, 2, 2)  # says nothing of its voxels
+
+
+def test_a_volume_of_the_caller_is_not_what_later_steps_change(save: Save) -> None:
+    volume = the_case(save()).read()
+    record = LoadImageCased()({"image": volume})
+    record["image"] += 1
+    np.testing.assert_array_equal(volume.data[0], DATA)

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from skimage.measure import label, regionprops
 
 from anomalyclip_monai.data import Source
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.transforms import FindLesionsd, Lesion, Threshold
+from anomalyclip_monai.transforms import FindLesionsd, Lesion, Threshold, post
 from anomalyclip_monai.transforms.post import case_score, find_lesions, resolve_threshold, roi_slice_scores
 
 AFFINE = np.array([[-2.0, 0, 0, 10], [0, 3, 0, 20], [0, 0, 4, 30], [0, 0, 0, 1]])
@@ -117,6 +119,21 @@ def test_lesions_are_apart_sorted_by_peak_and_not_too_small() -> None:
     assert [lesion.voxels for lesion in lesions] == [3, 4]
     assert mask[8, 4] == 0
     assert mask.sum() == 7
+
+
+def test_centroid_and_mean_of_a_component_of_any_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    heatmap = np.random.default_rng(0).random((30, 20, 9), dtype=np.float32)
+    mask, found = find_lesions(heatmap, 0.7, np.eye(4))
+    assert mask.any()
+    for region in regionprops(label(heatmap >= 0.7, connectivity=3), heatmap):
+        (lesion,) = (one for one in found if one.peak == float(region.intensity_max))
+        assert lesion.centroid_voxel == tuple(float(value) for value in region.centroid)
+    monkeypatch.setattr(post, "LARGE", 0)  # plane by plane
+    again, others = find_lesions(heatmap, 0.7, np.eye(4))
+    np.testing.assert_array_equal(again, mask)
+    for one, other in zip(found, others, strict=True):
+        assert replace(other, mean=one.mean) == one
+        assert other.mean == pytest.approx(one.mean, rel=1e-12)
 
 
 def test_in_a_single_slice_corners_touch_too() -> None:

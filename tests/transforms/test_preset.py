@@ -251,3 +251,24 @@ def test_a_black_photo_is_a_photo() -> None:
     source = Source("photo", has_physical_size=False)
     record = ApplyPresetd()({"image": MetaTensor(torch.zeros(3, 4, 5, 1)), "source": source, "notes": []})
     assert record["notes"] == []
+
+
+# --- in place, for what is too large to be held twice
+
+
+@pytest.mark.parametrize(("preset", "data"), [("mr_brain", MR), ("ct_head", HEAD)])
+def test_in_place_gives_the_same_and_takes_no_second_volume(preset: str, data: torch.Tensor) -> None:
+    given = MetaTensor(data.clone(), affine=torch.from_numpy(AFFINE))
+    expected = ApplyPresetd(preset=preset)({"image": given, "source": NIFTI})
+    assert torch.equal(given.as_tensor(), data)  # which others may hold
+    found = ApplyPresetd(preset=preset, inplace=True)({"image": given, "source": NIFTI})
+    assert torch.equal(found["image"], expected["image"])
+    assert torch.equal(found["image"].affine, given.affine)
+    assert found["image"].data_ptr() == given.data_ptr()
+    assert found["preset"] == expected["preset"]
+
+
+def test_whole_numbers_are_never_scaled_in_place() -> None:
+    data = torch.arange(0, 240, 2, dtype=torch.uint8).reshape(1, 4, 5, 6)
+    found = ApplyPresetd(preset="photo", inplace=True)({"image": MetaTensor(data.clone())})["image"]
+    torch.testing.assert_close(found.as_tensor(), data / 255)

@@ -177,7 +177,7 @@ def with_preset(preprocessing: Preprocessing, name: str) -> Preprocessing:
     changed: Any = copy.deepcopy(preprocessing)
     for step in changed.transforms if name != "photo" else ():
         if isinstance(step, ApplyPresetd):
-            step.transform = ApplyPreset(name)
+            step.transform = ApplyPreset(name, inplace=step.transform.inplace)
     return changed
 
 
