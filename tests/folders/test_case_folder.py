@@ -343,7 +343,7 @@ def test_no_room_for_the_marker_leaves_nothing(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_whole_runs_killed_at_random_moments() -> None:
-    script = Path(__file__).parents[1] / "benchmarks" / "kills.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "kills.py"
     done = subprocess.run([sys.executable, script, "--runs", "--count", "3"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 runs of " in done.stdout
