@@ -15,7 +15,7 @@ from anomalyclip_monai import resources
 from anomalyclip_monai.data.cases import Case, datalist, the_case
 from anomalyclip_monai.data.memory import volume_of_array
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, innermost, known_cause
+from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, innermost, known_cause, unforeseen
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
 from anomalyclip_monai.outputs import Result
@@ -287,5 +287,4 @@ def _options(
 def _unexpected(error: Exception, image: Any) -> CaseError:
     """An error that nobody thought of, as one line; its cause stays attached."""
     logger.debug("unexpected error", exc_info=error)
-    path = image.path if isinstance(image, Case) else None
-    return CaseError("E_INTERNAL", f"unexpected {innermost(error)}", path, "please report this")
+    return unforeseen(error, image.path if isinstance(image, Case) else None)

@@ -97,3 +97,8 @@ def unwrapped() -> Iterator[None]:
         if known is None:
             raise
         raise known from known.__cause__
+
+
+def unforeseen(error: Exception, path: str | os.PathLike[str] | None = None) -> CaseError:
+    """An error that nobody thought of, as one line of one case (``E_INTERNAL``): it must never stop the others."""
+    return CaseError("E_INTERNAL", f"unexpected {innermost(error)}", path, "please report this")

@@ -21,7 +21,7 @@ from typing import Any
 
 from anomalyclip_monai.data.cases import Case
 from anomalyclip_monai.data.content import files_of, sha256_of
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, OutputError, UsageError, innermost
+from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError, UsageError, unforeseen
 from anomalyclip_monai.files import cannot_write, read_json, undisturbed
 from anomalyclip_monai.folders.case_folder import BUSY, CaseFolder, hold, recover
 from anomalyclip_monai.folders.cohort_table import (
@@ -255,8 +255,8 @@ class Turn:
             folder = result.save_in(self.place, dicom=dicom, settings=self.settings)
         except AnomalyCLIPError:
             raise
-        except Exception as error:  # one case must never stop the others
-            raise CaseError("E_INTERNAL", f"unexpected {innermost(error)}", None, "please report this") from error
+        except Exception as error:
+            raise unforeseen(error) from error
         self.row = _row(self.case, result.scores(), "replaced" if self.place.replaces else "done")
         return folder
 
