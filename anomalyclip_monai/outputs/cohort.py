@@ -72,8 +72,7 @@ class Cohort:
 
     def __init__(self, out: Path, settings: Mapping[str, Any], *, go_on: bool = False) -> None:
         self.out = out
-        self._given = dict(settings)
-        self._settings = json.dumps(settings, sort_keys=True, default=str)
+        self._settings = dict(settings)
         self._go_on = go_on
         self._started = time.time_ns()
         self._rows: dict[str, Row] = {}
@@ -137,9 +136,8 @@ class Cohort:
         roi = record.get("roi")
         mask = "" if roi is None else sha256_of(files_of(Path(roi))) or f"unknown {time.time_ns()}"
         dicom = record["image"].series is not None
-        deciding = {name: value for name, value in self._given.items() if dicom or name != _OF_DICOM}
-        settings = json.dumps(deciding, sort_keys=True, default=str)
-        return hashlib.sha256(f"{settings}\n{mask}".encode()).hexdigest()
+        deciding = {name: value for name, value in self._settings.items() if dicom or name != _OF_DICOM}
+        return hashlib.sha256(f"{_canonical(deciding)}\n{mask}".encode()).hexdigest()
 
     def _note(self, row: Row) -> None:
         self._rows[row.case] = row
@@ -168,7 +166,7 @@ class Cohort:
         Raises:
             UsageError: they have other settings.
         """
-        mine = hashlib.sha256(self._settings.encode()).hexdigest().encode()
+        mine = hashlib.sha256(_canonical(self._settings).encode()).hexdigest().encode()
         room, until = self.out / ROOM, time.monotonic() + _PATIENCE
         gone: FileNotFoundError | None = None
         while time.monotonic() < until:
@@ -259,6 +257,11 @@ class Turn:
             raise unforeseen(error) from error
         self.row = _row(self.case, result.scores(), "replaced" if self.place.replaces else "done")
         return folder
+
+
+def _canonical(settings: Mapping[str, Any]) -> str:
+    """One text for equal settings, for a hash."""
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def check_places(out: Path, records: Sequence[Record]) -> None:
