@@ -20,8 +20,8 @@ from recipes.evidence.parts import ABOVE, ALL, BODY, ORGAN_MEASURES, SEEDS, SHIP
 from recipes.evidence.schema import Evidence, Part
 from recipes.evidence.texts import IN_ML, cell, cell_over_sets, listed, of_the_paper, table
 
-REGION = re.compile(r"(<!-- evidence: ([a-z_]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
 OPENING = "<!-- evidence:"
+REGION = re.compile(rf"({OPENING} ([a-z_]+) -->\n)(?:(?!{OPENING}).)*?(<!-- end -->)", re.DOTALL)
 
 REACHED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "lgg": ("Gliomas in FLAIR, volumes; none in training", ("slice_pointing", "dice")),
@@ -50,8 +50,8 @@ class Source:
         """The sentence that says where the numbers of a part come from."""
         head = self.evidence.part(name).head
         hashes = ", ".join(digest[:8] for key, digest in head.weights.items() if key.startswith("weights"))
-        verb = "Measured" if head.origin == "measured" else "Taken from earlier tables, not measured again"
-        words = [f"{verb} {head.date}", f"version {head.version}" + (f", commit {head.commit}" if head.commit else "")]
+        how = "Measured {}" if head.origin == "measured" else "Taken from the tables of {}, not measured again"
+        words = [how.format(head.date), f"version {head.version}" + (f", commit {head.commit}" if head.commit else "")]
         if hashes:
             now = dict(head.weights) == fingerprint(self.root, fast=name.endswith("_fast"))
             words.append(f"weights {hashes}" + ("" if now else ", **not those that are shipped now**"))
@@ -73,7 +73,7 @@ def filled(text: str, source: Source) -> str:
     def write(found: re.Match[str]) -> str:
         if found[2] not in REGIONS:
             raise ValueError(f"no region {found[2]}, there are {', '.join(REGIONS)}")
-        return "\n".join([found[1], *REGIONS[found[2]](source), found[3]])
+        return "\n".join([found[1], *REGIONS[found[2]](source), "", found[3]])
 
     written, count = REGION.subn(write, text)
     if count != text.count(OPENING):
