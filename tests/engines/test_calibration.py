@@ -42,7 +42,7 @@ def _result(
         name,
         heatmap=MetaTensor(torch.from_numpy(data)[None], affine=torch.from_numpy(affine)),
         mask=MetaTensor(torch.from_numpy((data >= 0.5).astype(np.uint8))[None], affine=torch.from_numpy(affine)),
-        findings=Findings(threshold=Threshold(0.5, "shipped")),
+        findings=Findings(threshold=Threshold(0.5, 0.5, "shipped")),
         preset={"name": preset},
         source=source or Source("nifti"),
     )
@@ -65,7 +65,8 @@ def _calibrate(*results: Result, wanted: Wanted | None = None, min_volume: float
 def _fit(wanted: Wanted, *heatmaps: np.ndarray, min_volume: float | None = 0) -> tuple[float, dict[str, Any]]:
     results = (_result(f"case {number}", heatmap) for number, heatmap in enumerate(heatmaps))
     found = _calibrate(*results, wanted=wanted, min_volume=min_volume)
-    return found.threshold, found.details
+    assert found.threshold.low == found.threshold.value  # without cases with lesions
+    return found.threshold.value, found.details
 
 
 def test_the_smallest_threshold_that_is_quiet_enough() -> None:
@@ -139,9 +140,9 @@ def test_pictures_by_share() -> None:
     heatmap[0, :4, 0] = 0.9, 0.8, 0.7, 0.6
     two_of_200 = Wanted(0.01, "share")
     found = _calibrate(_result("a", heatmap, source=frame, preset="photo"), wanted=two_of_200)
-    assert found.threshold == pytest.approx(0.7001)
-    assert found.origin.startswith("calibrated on 1 normal photo case, ")
-    assert found.origin.endswith("at most 0.01 of the picture of false mask per case on average")
+    assert found.threshold.value == pytest.approx(0.7001)
+    assert found.threshold.origin.startswith("calibrated on 1 normal photo case, ")
+    assert found.threshold.origin.endswith("at most 0.01 of the picture of false mask per case on average")
     with pytest.raises(UsageError, match=r"^E_FALSE_ALARM: a has no physical size.*--false-alarm-share"):
         _calibrate(_result("a", heatmap, source=frame))
 
@@ -201,7 +202,11 @@ def test_the_command_and_what_its_file_is_good_for(
         path = str(normals / f"head{number}.nii.gz")
         assert main(["localize", path, "-o", str(out), "--threshold", str(file), *options]) == 0
         scores = json.loads((out / f"head{number}" / "scores.json").read_text())
-        assert scores["threshold"] == {"value": content["threshold"], "origin": content["origin"]}
+        assert scores["threshold"] == {
+            "value": content["threshold"],
+            "low": content["threshold_low"],
+            "origin": content["origin"],
+        }
         assert scores["axes"] == [2, 0]
         marked = nib.load(out / f"head{number}" / "mask.nii.gz").get_fdata().sum() * 0.08
         assert marked == pytest.approx(content["cases"][number]["false_alarm"])
@@ -222,7 +227,7 @@ def test_from_python(normals: Path, tmp_path: Path) -> None:
     results = [
         localize(path, threshold=str(file), preset="mr_brain", min_volume=0) for path in sorted(normals.iterdir())
     ]
-    assert results[0].threshold == Threshold(found.threshold, found.origin)
+    assert results[0].threshold == found.threshold
     amounts = [float(result.mask.sum()) * 0.08 for result in results if result.mask is not None]
     assert np.mean(amounts) == pytest.approx(found.details["reached"])
     assert np.mean(amounts) <= 1.5 + 1e-6

@@ -89,6 +89,7 @@ def make_evaluator(
     network: nn.Module,
     *,
     threshold: str = "0.5",
+    threshold_low: str = "auto",
     preset: str = "auto",
     axes: int | str = 1,
     shipped_threshold: dict[str, Any] | None = None,
@@ -103,7 +104,9 @@ def make_evaluator(
         val_data_loader=DataLoader(dataset, collate_fn=collate_cases),
         network=network,
         inferer=SliceAnomalyInferer(empty_below=0.0, axes=axes),
-        postprocessing=FindLesionsd(threshold=threshold, shipped_threshold=shipped_threshold),
+        postprocessing=FindLesionsd(
+            threshold=threshold, threshold_low=threshold_low, shipped_threshold=shipped_threshold
+        ),
     )
 
 
@@ -532,7 +535,9 @@ def test_volumes_equal_the_measures_of_the_library(volumes, tmp_path):
         scaled = np.asarray(ApplyPresetd(preset="auto")(image)["image"][0])
         mask = np.asarray(nib.load(case / "mask.nii.gz").dataobj)
         found.append(
-            measure_volume(scaled, mask, scaled.mean(axis=(0, 1)), slice_axis=2, threshold=0.5, voxel_volume=4.0)
+            measure_volume(
+                scaled, mask, scaled.mean(axis=(0, 1)), slice_axis=2, predicted=scaled >= 0.5, voxel_volume=4.0
+            )
         )
     measures = report["methods"]["anomalyclip"]["measures"]
     for name, attribute in (("slice_auroc", "slice_auroc"), ("voxel_ap", "voxel_ap"), ("dice", "dice")):
@@ -579,9 +584,17 @@ def test_each_volume_is_measured_at_the_threshold_of_its_axes(volumes, tmp_path)
     ("thresholds", "text"),
     [
         ({}, "none"),
-        ({3: Threshold(0.5, "given"), 1: Threshold(0.5, "given")}, "0.5 (given)"),
-        ({3: Threshold(0.45, "mine"), 1: Threshold(0.55, "mine")}, "0.55 along 1 axis, 0.45 along 3 axes (mine)"),
-        ({1: Threshold(0.8, "quantile:0.9 of this case")}, "quantile:0.9 of this case"),
+        ({3: Threshold(0.5, 0.5, "given"), 1: Threshold(0.5, 0.5, "given")}, "0.5 (given)"),
+        (
+            {3: Threshold(0.45, 0.45, "mine"), 1: Threshold(0.55, 0.55, "mine")},
+            "0.55 along 1 axis, 0.45 along 3 axes (mine)",
+        ),
+        (
+            {3: Threshold(0.55, 0.3, "mine"), 1: Threshold(0.55, 0.55, "mine")},
+            "0.55 along 1 axis, 0.55 with outlines from 0.3 along 3 axes (mine)",
+        ),
+        ({1: Threshold(0.55, 0.3, "mine")}, "0.55 with outlines from 0.3 (mine)"),
+        ({1: Threshold(0.8, 0.8, "quantile:0.9 of this case")}, "quantile:0.9 of this case"),
     ],
 )
 def test_the_fixed_threshold_in_words(thresholds: dict[int, Threshold], text: str) -> None:
@@ -743,7 +756,7 @@ def made_record(category: str, *boxes: tuple[float, bool]) -> dict[str, Any]:
         "abnormal": bool(truth.any()),
         "heatmap": data,
         "image": data,
-        "findings": Findings(float(heatmap.max()), heatmap[0].max(axis=(0, 1)), (2,), Threshold(0.5, "made up")),
+        "findings": Findings(float(heatmap.max()), heatmap[0].max(axis=(0, 1)), (2,), Threshold(0.5, 0.5, "made up")),
         "truth": truth,
         "counted": None,
         "source": SimpleNamespace(has_physical_size=True),
