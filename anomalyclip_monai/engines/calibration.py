@@ -32,8 +32,8 @@ STEPS = 10_000
 LEVELS = (np.arange(1, STEPS + 1) / STEPS).astype(np.float32)
 """All thresholds that are tried, as a float32 heatmap is compared with them."""
 
-LOW_STEP = STEPS // 20
-"""Thresholds of the outlines that are tried are multiples of this over :data:`STEPS`, below the threshold."""
+PARTS = 20
+"""The thresholds of the outlines that are tried are so many parts of the threshold: a twentieth, two, ... all."""
 
 _VERSIONED = ("anomalyclip-monai", "torch", "open_clip_torch")
 
@@ -244,7 +244,7 @@ class Calibrator:
         """The level of the outlines; of several with the same Dice the highest."""
         if not self._ill:
             return level
-        tried = [level, *reversed(range(LOW_STEP, level, LOW_STEP))]
+        tried = [max(1, round(level * part / PARTS)) for part in range(PARTS, 0, -1)]
         return max(tried, key=lambda low: float(np.mean([case.dice(level, low) for case in self._ill])))
 
     def _reached(self, level: int, low: int | None = None) -> float:
