@@ -12,9 +12,11 @@ from monai.transforms import SaveImaged
 from numpy.typing import ArrayLike
 
 from anomalyclip_monai import resources
+from anomalyclip_monai.data.benchmarks import Sample
 from anomalyclip_monai.data.cases import Case, datalist, the_case
 from anomalyclip_monai.data.memory import volume_of_array
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
+from anomalyclip_monai.engines.evaluation.samples import records_of
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, innermost, known_cause, unforeseen
 from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
@@ -114,6 +116,7 @@ def calibrate(
     inputs: PathLike | Sequence[PathLike],
     wanted: Wanted | None = None,
     *,
+    lesions: Sequence[Sample] = (),
     model: str = resources.DEFAULT_BUNDLE,
     preset: str = "auto",
     device: str = "auto",
@@ -121,7 +124,7 @@ def calibrate(
     cases: Callable[[Iterator[Result]], Iterator[Result]] = iter,
     **options: Any,
 ) -> Calibration:
-    """Fit the threshold on normal cases, all of one preset, to a wanted false alarm.
+    """Fit the threshold on normal cases, all of one preset, to a wanted false alarm; outlines on cases with lesions.
 
     ``Path("calibration.json").write_text(found.to_json())`` makes the file that ``threshold`` of :func:`localize`
     takes. A case that fails is named in ``details["failed"]``, the others count.
@@ -129,18 +132,25 @@ def calibrate(
     Args:
         inputs: files and folders of normal cases.
         wanted: by default 1 ml of mask per case on average.
+        lesions: images with lesion masks, see :func:`~anomalyclip_monai.data.benchmarks.find_samples`; those that show
+            one choose the threshold of the outlines.
         model: see :func:`localize`.
         preset: see :func:`localize`.
         device: see :func:`localize`.
         progress: called with (slices done, slices in all) of the present case.
         cases: passes the results on, as a progress bar does.
-        **options: see :func:`localize`; not ``threshold``.
+        **options: see :func:`localize`; not ``threshold`` nor ``threshold_low``.
 
     Raises:
         AnomalyCLIPError: nothing can start, no case could be scored, or the threshold cannot be fitted.
     """
     return fit_threshold(
-        inputs, wanted, Pipeline(*_options(model, preset, device, options)), progress=progress, cases=cases
+        inputs,
+        wanted,
+        Pipeline(*_options(model, preset, device, options)),
+        lesions=lesions,
+        progress=progress,
+        cases=cases,
     )
 
 
@@ -149,6 +159,7 @@ def fit_threshold(
     wanted: Wanted | None,
     pipeline: Pipeline,
     *,
+    lesions: Sequence[Sample] = (),
     progress: SliceProgress | None = None,
     cases: Callable[[Iterator[Result]], Iterator[Result]] = iter,
 ) -> Calibration:
@@ -157,12 +168,14 @@ def fit_threshold(
     Raises:
         AnomalyCLIPError: see :func:`calibrate`.
     """
-    if pipeline.options.threshold is not None:
+    if pipeline.options.threshold is not None or pipeline.options.threshold_low is not None:
         raise UsageError("E_OPTION", "the threshold is what is calibrated", None, "leave it out")
-    records = datalist(inputs)
+    normal, ill = datalist(inputs), records_of(lesions)
+    samples = [*[None] * len(normal), *lesions]
     with Calibrator(wanted or Wanted(), pipeline.conditions["min_volume"]) as calibrator:
-        for result in cases(ResultIterator(pipeline, records, progress)):
-            calibrator.add(result)
+        results = cases(ResultIterator(pipeline, [*normal, *ill], progress))
+        for sample, result in zip(samples, results, strict=True):
+            calibrator.add(result, sample)
         return calibrator.fit(pipeline.conditions)
 
 

@@ -290,9 +290,19 @@ class CaseOptions(OptionSet):
         default="auto",
         used_in=(_LESIONS,),
     )
+    threshold_low: str | float | None = option(
+        "text",
+        "threshold of the outlines: auto (the shipped one beside the shipped threshold, else the threshold itself), or "
+        "a value from 0 up to the threshold; a lesion has voxels at the threshold and reaches down to this",
+        "mask",
+        commands=(_LOCALIZE, _EVALUATE),
+        default="auto",
+        metavar="LOW",
+        used_in=(_LESIONS,),
+    )
     min_volume: float | None = option(
         "number",
-        "smaller lesions are left out of mask and table",
+        "lesions with less at or above the threshold are left out of mask and table",
         "mask",
         commands=(_LOCALIZE, _CALIBRATE),
         shown="20; of photos 0 pixels",

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from anomalyclip_monai.cli import info, main
+from anomalyclip_monai.transforms.outline import lesion_mask
 
 
 @pytest.fixture
@@ -63,8 +64,26 @@ def test_localize_prints_score_preset_evidence_and_threshold(head, tmp_path, cap
     assert "threshold 0.4, given" in printed
     assert errors == ""
     scores = json.loads((tmp_path / "out/head/scores.json").read_text())
-    assert scores["threshold"] == {"value": 0.4, "origin": "given"}
+    assert scores["threshold"] == {"value": 0.4, "low": 0.4, "origin": "given"}
     assert len(scores["slice_scores"]) == 4
+
+
+def test_outlines_reach_down_to_their_own_threshold(head, tmp_path, capsys):
+    def outlined(*options: str) -> np.ndarray:
+        assert main(["localize", str(head), "-o", str(tmp_path / "out"), "--min-volume", "0", *options]) == 0
+        return nib.load(tmp_path / "out/head/mask.nii.gz").get_fdata() > 0
+
+    outlined()
+    heatmap = nib.load(tmp_path / "out/head/heatmap.nii.gz").get_fdata(dtype=np.float32)
+    value, low = (f"{np.quantile(heatmap, share):.3f}" for share in (0.99, 0.9))
+    one, two = outlined("--threshold", value), outlined("--threshold", value, "--threshold-low", low)
+    assert f"threshold {float(value):g} with outlines from {float(low):g}, given" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "out/head/scores.json").read_text())
+    assert scores["threshold"] == {"value": float(value), "low": float(low), "origin": "given"}
+    assert np.array_equal(one, heatmap >= np.float32(value))
+    assert np.array_equal(two, lesion_mask(heatmap, float(value), float(low)))
+    assert two.sum() > one.sum() > 0
+    assert np.array_equal(outlined("--threshold", value, "--threshold-low", value), one)
 
 
 def test_quiet_prints_nothing(head, tmp_path, capsys):
@@ -93,6 +112,8 @@ def test_photos_and_folders_and_a_bad_case(head, tmp_path, capsys):
         (["{head}", "--model", "none"], 2, "E_MODEL: "),
         (["{head}", "--preset", "none"], 2, "E_PRESET: "),
         (["{head}", "--threshold", "2"], 2, "E_THRESHOLD: "),
+        (["{head}", "--threshold-low", "0.9"], 2, "E_THRESHOLD: threshold_low '0.9' is above the threshold 0.55"),
+        (["{head}", "--threshold", "0.4", "--threshold-low", "high"], 2, "E_THRESHOLD: threshold_low 'high' is none"),
         (["{head}", "--device", "toaster"], 2, "E_DEVICE: "),
         (["{head}", "--slice-batch", "0"], 2, "E_OPTION: "),
         (["{head}", "--slice-axis", "oblique"], 2, "E_OPTION: "),
@@ -224,6 +245,14 @@ def test_results_are_replaced_left_or_refused(head, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[0].endswith("out/head (replaced)")
     assert main([*command, "--continue"]) == 0
     assert capsys.readouterr().out == f"head: there already -> {tmp_path / 'out' / 'head'}\n"
+    scores = tmp_path / "out" / "head" / "scores.json"
+    content = json.loads(scores.read_text())
+    del content["threshold"]["low"]  # as an earlier version wrote it
+    scores.write_text(json.dumps(content))
+    assert main([*command, "--continue"]) == 0
+    assert capsys.readouterr().out == f"head: there already -> {tmp_path / 'out' / 'head'}\n"
+    assert main([*command, "--continue", "--threshold-low", "0.4"]) == 0
+    assert "(replaced)" in capsys.readouterr().out
     assert main([*command, "--continue", "--threshold", "0.4"]) == 0
     assert "(replaced)" in capsys.readouterr().out
     assert (tmp_path / "out" / "cohort.csv").read_text().splitlines()[1].startswith("head,replaced,0.")

@@ -134,7 +134,7 @@ def _describe(result: Result, place: CaseFolder, told: set[str]) -> Iterator[str
     remarks = [
         f"preset {preset['name']} ({preset['chosen']})",
         f"this model on such images: {preset['evidence']}",
-        f"threshold {result.threshold.value:g}, {result.threshold.origin}",
+        f"threshold {result.threshold.said}, {result.threshold.origin}",
         *(warning for warning in result.warnings if result.threshold.origin not in warning),
     ]
     for remark in remarks:

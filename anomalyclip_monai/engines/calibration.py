@@ -1,4 +1,4 @@
-"""Fit the threshold on normal cases: whatever the mask holds there is a false alarm."""
+"""Fit the threshold on normal cases, where all mask is false alarm, and that of outlines on cases with lesions."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import generate_binary_structure, label
 
+from anomalyclip_monai.data.benchmarks import Sample, read_truth
 from anomalyclip_monai.data.geometry import voxel_volume
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError
+from anomalyclip_monai.metrics.ranking import dice
 from anomalyclip_monai.outputs import Result
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.text import counted
 from anomalyclip_monai.transforms.calibration import Calibration, plain_conditions
+from anomalyclip_monai.transforms.findings import Threshold
+from anomalyclip_monai.transforms.outline import lesion_mask
 from anomalyclip_monai.transforms.post import default_min_volume, smallest_lesion
 
 STEPS = 10_000
@@ -28,6 +31,9 @@ STEPS = 10_000
 
 LEVELS = (np.arange(1, STEPS + 1) / STEPS).astype(np.float32)
 """All thresholds that are tried, as a float32 heatmap is compared with them."""
+
+PARTS = 20
+"""The thresholds of the outlines that are tried are so many parts of the threshold: a twentieth, two, ... all."""
 
 _VERSIONED = ("anomalyclip-monai", "torch", "open_clip_torch")
 
@@ -75,7 +81,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class _Case:
-    """A normal case: its heatmap as indices into ``LEVELS`` lies in ``file``."""
+    """A case: its heatmap as indices into ``LEVELS`` lies in ``file``, with a lesion the true one in ``truth``."""
 
     name: str
     file: Path
@@ -83,20 +89,31 @@ class _Case:
     voxel: float
     before: float
     peak: float
-    amounts: dict[int, float] = field(default_factory=dict)
+    truth: Path | None = None
+    amounts: dict[tuple[int, int], float] = field(default_factory=dict)
 
-    def amount(self, level: int) -> float:
-        """What the mask holds at ``LEVELS[level - 1]``, without components that are too small."""
-        if level not in self.amounts:
-            inside = np.load(self.file) >= level
-            components, _ = label(inside, generate_binary_structure(inside.ndim, inside.ndim))
-            sizes = np.bincount(components.ravel())[1:]
-            self.amounts[level] = float(sizes[sizes >= self.smallest].sum() * self.voxel)
-        return self.amounts[level]
+    def mask(self, level: int, low: int) -> NDArray[np.bool_]:
+        """(X, Y, Z) at ``LEVELS[level - 1]`` and outlines from ``LEVELS[low - 1]``, without small components."""
+        return lesion_mask(np.load(self.file), level, low, smallest=self.smallest)
+
+    def amount(self, level: int, low: int) -> float:
+        """What the mask holds."""
+        if (level, low) not in self.amounts:
+            self.amounts[level, low] = float(np.count_nonzero(self.mask(level, low)) * self.voxel)
+        return self.amounts[level, low]
+
+    def dice(self, level: int, low: int) -> float:
+        """Of the mask and the true lesion, which is there."""
+        with np.load(cast(Path, self.truth)) as truth:
+            known = truth["known"]
+            return cast(float, dice(truth["lesion"][known], self.mask(level, low)[known], 1))
 
 
 class Calibrator:
     """Collects results of normal cases and finds the smallest threshold that keeps the false alarm as small as wanted.
+
+    Where there are cases with lesions as well, outlines reach down to the threshold, at or below that one, of the best
+    mean Dice on them; else there is one threshold. The false alarm that is wanted is that before outlines grow.
 
     The mask shrinks as the threshold rises, without small components too: what is left of a component lies in a
     larger one. So bisection finds the threshold, to 1 / :data:`STEPS`. Heatmaps are kept on disk meanwhile, two bytes
@@ -115,6 +132,8 @@ class Calibrator:
         self.min_volume = min_volume
         self.failed: dict[str, AnomalyCLIPError] = {}
         self._cases: list[_Case] = []
+        self._ill: list[_Case] = []
+        self._wants_ill = False
         self._preset = ""
         self._folder = tempfile.TemporaryDirectory(prefix="anomalyclip-calibrate-")
 
@@ -129,13 +148,18 @@ class Calibrator:
     def __len__(self) -> int:
         return len(self._cases)
 
-    def add(self, result: Result) -> None:
-        """Take a normal case, or note that it failed.
+    def add(self, result: Result, sample: Sample | None = None) -> None:
+        """Take a case, or note that it failed.
+
+        Args:
+            result: of a normal case, or with a ``sample`` of one that may have a lesion.
+            sample: whose masks show the true lesion; without one in them it does not count.
 
         Raises:
             UsageError: it has another preset than those before (``E_MIXED``), or no physical size where ml are wanted
                 (``E_FALSE_ALARM``).
         """
+        self._wants_ill |= sample is not None
         if result.error is not None or result.heatmap is None or result.mask is None:
             self.failed[result.case] = result.error or CaseError("E_RESULT", "no result", None, "report this")
             return
@@ -151,10 +175,22 @@ class Calibrator:
         mm3 = voxel_volume(result.affine) if physical else 1.0
         voxel = mm3 / 1000 if self.wanted.unit == "ml" else 1 / heatmap.size
         least = default_min_volume(physical) if self.min_volume is None else self.min_volume
-        file = Path(self._folder.name) / f"{len(self._cases)}.npy"
-        np.save(file, np.searchsorted(LEVELS, heatmap, side="right").astype(np.uint16))
+        file = Path(self._folder.name) / f"{len(self._cases)}-{len(self._ill)}.npy"
         before, peak = float(np.count_nonzero(mask) * voxel), float(heatmap.max())
-        self._cases.append(_Case(result.case, file, smallest_lesion(least, mm3), voxel, before, peak))
+        case = _Case(result.case, file, smallest_lesion(least, mm3), voxel, before, peak)
+        if sample is not None:
+            try:
+                truth = read_truth(sample, heatmap.shape, result.affine if sample.volume else None)
+            except AnomalyCLIPError as error:
+                self.failed[result.case] = error
+                return
+            if not truth.lesion.any():
+                return
+            case.truth = file.with_suffix(".npz")
+            known = np.ones_like(truth.lesion) if truth.counted is None else truth.counted
+            np.savez_compressed(case.truth, lesion=truth.lesion, known=known)
+        np.save(file, np.searchsorted(LEVELS, heatmap, side="right").astype(np.uint16))
+        (self._cases if sample is None else self._ill).append(case)
 
     def fit(self, conditions: Mapping[str, Any]) -> Calibration:
         """The smallest threshold whose false alarm is at most the wanted one.
@@ -163,37 +199,55 @@ class Calibrator:
             conditions: model and settings with which the results were made.
 
         Raises:
-            CaseError: no case could be scored (``E_CASES``).
+            CaseError: no case could be scored, or none of those that should have a lesion (``E_CASES``).
             UsageError: no threshold is high enough (``E_CALIBRATION``).
         """
         if not self._cases:
             reasons = "; ".join(f"{case}: {error}" for case, error in self.failed.items()) or "there is none"
             raise CaseError("E_CASES", f"no normal case could be scored: {reasons}", None, "give readable ones")
+        if self._wants_ill and not self._ill:
+            reasons = "; ".join(f"{case}: {error}" for case, error in self.failed.items()) or "no mask shows a lesion"
+            raise CaseError("E_CASES", f"no case with a lesion could be scored: {reasons}", None, "give readable ones")
         if not self.wanted.allows(self._reached(STEPS)):
             what = f"even a threshold of 1 leaves {self.wanted.said(self._reached(STEPS))}"
             raise UsageError("E_CALIBRATION", what, None, "allow more, or check that the cases are normal")
-        low, high = 0, STEPS  # the false alarm at low is too large, or low is no threshold
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.wanted.allows(self._reached(middle)) else (middle, high)
-        reached, date = self._reached(high), datetime.date.today().isoformat()
-        count = counted(len(self), f"normal {self._preset} case")
-        rows = [
-            {"case": case.name, "false_alarm": case.amount(high), "before": case.before, "peak": case.peak}
-            for case in self._cases
-        ]
-        wanted = {"amount": self.wanted.amount, "unit": self.wanted.unit, "quantile": self.wanted.quantile}
+        below, level = 0, STEPS  # the false alarm at below is too large, or below is no threshold
+        while level - below > 1:
+            middle = (below + level) // 2
+            below, level = (below, middle) if self.wanted.allows(self._reached(middle)) else (middle, level)
+        low = self._outline(level)
+        date = datetime.date.today().isoformat()
+        origin = f"calibrated on {counted(len(self), f'normal {self._preset} case')}, {date}, "
+        origin += f"at most {self.wanted.said(self.wanted.amount)}"
+        if self._ill:
+            origin += f" before outlines grow, these by the best Dice of {counted(len(self._ill), 'case')} with lesions"
         details = {
             "date": date,
-            "wanted": wanted,
-            "reached": reached,
+            "wanted": {"amount": self.wanted.amount, "unit": self.wanted.unit, "quantile": self.wanted.quantile},
+            "reached": self._reached(level, low),
             "before": self.wanted.over_cases(np.array([case.before for case in self._cases])),
-            "cases": rows,
+            "cases": [
+                {"case": case.name, "false_alarm": case.amount(level, low), "before": case.before, "peak": case.peak}
+                for case in self._cases
+            ],
+            "with_lesions": [
+                {"case": case.name, "dice": case.dice(level, low), "dice_of_one_threshold": case.dice(level, level)}
+                for case in self._ill
+            ],
             "failed": [{"case": case, "error": str(error)} for case, error in self.failed.items()],
             "versions": {name: installed_version(name) for name in _VERSIONED},
         }
-        origin = f"calibrated on {count}, {date}, at most {self.wanted.said(self.wanted.amount)}"
-        return Calibration(high / STEPS, origin, self._preset, plain_conditions(conditions), details)
+        threshold = Threshold(level / STEPS, low / STEPS, origin)
+        return Calibration(threshold, self._preset, plain_conditions(conditions), details)
 
-    def _reached(self, level: int) -> float:
-        return self.wanted.over_cases(np.array([case.amount(level) for case in self._cases]))
+    def _outline(self, level: int) -> int:
+        """The level of the outlines; of several with the same Dice the highest."""
+        if not self._ill:
+            return level
+        tried = [max(1, round(level * part / PARTS)) for part in range(PARTS, 0, -1)]
+        return max(tried, key=lambda low: float(np.mean([case.dice(level, low) for case in self._ill])))
+
+    def _reached(self, level: int, low: int | None = None) -> float:
+        """The false alarm of a threshold, with that of the outlines where there are two."""
+        low = level if low is None else low
+        return self.wanted.over_cases(np.array([case.amount(level, low) for case in self._cases]))

@@ -28,11 +28,11 @@ class VolumeMeasures:
         voxel_ap: average precision over the whole volume.
         voxel_auroc_inside: over the voxels inside the body.
         best_dice: the largest Dice of all thresholds, and its threshold.
-        dice: at the given threshold.
+        dice: of the mask at the fixed threshold.
         pointing: whether the highest voxel lies in a lesion.
         slice_pointing: share of the slices with a lesion whose highest voxel lies in it.
-        false_alarm_ml: volume at or above the threshold outside lesions, in ml.
-        false_alarms: 26-connected components at or above the threshold that hold no lesion voxel.
+        false_alarm_ml: volume of that mask outside lesions, in ml.
+        false_alarms: its 26-connected components that hold no lesion voxel.
     """
 
     slice_auroc: Value
@@ -53,7 +53,7 @@ def measure_volume(
     slice_scores: ArrayLike,
     *,
     slice_axis: int,
-    threshold: float,
+    predicted: ArrayLike,
     voxel_volume: float | None,
     inside: ArrayLike | None = None,
     counted: ArrayLike | None = None,
@@ -65,7 +65,7 @@ def measure_volume(
         mask: above 0 in lesions; empty for a normal volume.
         slice_scores: (S,) one for each index along ``slice_axis``.
         slice_axis: array axis along which slices were taken.
-        threshold: voxels at or above it are abnormal, except where the heatmap is 0 (as in the lesion mask).
+        predicted: (X, Y, Z) above 0 where the heatmap was taken for lesion, at the fixed threshold.
         voxel_volume: mm3; None where the volume has no physical size.
         inside: above 0 in the body (:func:`~anomalyclip_monai.metrics.baselines.inside_body`); None leaves the
             measures inside it undefined.
@@ -82,18 +82,18 @@ def measure_volume(
     lesion = lesion & there
     whole = _voxels(scores, lesion, there)
     within = None if inside is None else _voxels(scores, lesion, there & (np.asarray(inside) > 0))
-    predicted = (scores >= threshold) & (scores > 0) & there
+    marked = (np.asarray(predicted) > 0) & there
     return VolumeMeasures(
         slice_auroc=slice_auroc(slice_scores, lesion, slice_axis, counted),
         voxel_auroc=whole.auroc(),
         voxel_ap=whole.average_precision(),
         voxel_auroc_inside=Undefined("the body is not known") if within is None else within.auroc(),
         best_dice=whole.best_dice(),
-        dice=dice(lesion, predicted, 1, of="voxel"),
+        dice=dice(lesion, marked, 1, of="voxel"),
         pointing=pointing(scores, lesion, there),
         slice_pointing=slice_pointing(scores, lesion, slice_axis, there),
-        false_alarm_ml=millilitres(predicted & ~lesion, voxel_volume),
-        false_alarms=_without_lesion(predicted, lesion),
+        false_alarm_ml=millilitres(marked & ~lesion, voxel_volume),
+        false_alarms=_without_lesion(marked, lesion),
     )
 
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.measure import block_reduce, find_contours
 
 from anomalyclip_monai.data.geometry import PLANES, SliceView, closest_axes, spacing
+from anomalyclip_monai.transforms.findings import Threshold
 from anomalyclip_monai.types import Affine
 
 PANELS = 3
@@ -74,7 +75,7 @@ def draw_preview(
     *,
     affine: Affine,
     slice_scores: np.ndarray,
-    threshold: float,
+    threshold: Threshold,
     score: float,
     roi: torch.Tensor | None = None,
 ) -> Image.Image:
@@ -87,7 +88,7 @@ def draw_preview(
         view: slice axis and upright direction.
         affine: (4, 4), for the aspect ratio of pixels.
         slice_scores: (S,).
-        threshold: marked on the colour bar.
+        threshold: marked on the colour bar, with a thinner line where outlines are drawn.
         score: of the case.
         roi: (1, X, Y, Z) bool; no colour outside of it.
     """
@@ -199,7 +200,7 @@ def _markers(view: SliceView, affine: Affine) -> tuple[str, str, str]:
     return {PLANES[name]: sides for name, sides in letters.items()}[plane]
 
 
-def _colour_bar(canvas: Image.Image, corner: tuple[int, int], height: int, threshold: float, font: Any) -> None:
+def _colour_bar(canvas: Image.Image, corner: tuple[int, int], height: int, threshold: Threshold, font: Any) -> None:
     values = np.linspace(1, 0, height)[:, np.newaxis].repeat(16, axis=1)
     alpha = (opacity(values) / STRONGEST)[..., np.newaxis]
     strip = (1 - alpha) * np.array(_BACKGROUND) + alpha * colours(values)
@@ -211,5 +212,6 @@ def _colour_bar(canvas: Image.Image, corner: tuple[int, int], height: int, thres
         place = (x + 22, y + (1 - value) * (height - 1))
         anchor = {0.0: "ld", 1.0: "la"}.get(value, "lm")
         draw.text(place, f"{value:g}", fill=_TEXT, font=font, anchor=anchor)
-    line = y + (1 - min(max(threshold, 0.0), 1.0)) * (height - 1)
-    draw.line((x - 3, line, x + 19, line), fill=OUTLINE, width=2)
+    for value, width in {threshold.low: 1, threshold.value: 2}.items():
+        line = y + (1 - min(max(value, 0.0), 1.0)) * (height - 1)
+        draw.line((x - 3, line, x + 19, line), fill=OUTLINE, width=width)

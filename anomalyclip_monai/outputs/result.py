@@ -99,7 +99,7 @@ class Result:
         if self.heatmap is None:
             return f"Result(case={self.case!r})"
         shape = " x ".join(str(size) for size in self.heatmap.shape[1:])
-        found = f"score={self.score:.3f}, lesions={len(self.lesions)}, threshold={self.threshold.value:g}"
+        found = f"score={self.score:.3f}, lesions={len(self.lesions)}, threshold={self.threshold.said}"
         return f"Result(case={self.case!r}, {found}, {shape} voxels)"
 
     @property
@@ -124,7 +124,7 @@ class Result:
 
     @property
     def threshold(self) -> Threshold:
-        """Heatmap value from which a voxel belongs to the mask, and its origin."""
+        """Heatmap values that make the mask, and their origin."""
         return self.findings.threshold
 
     @property
@@ -225,7 +225,7 @@ class Result:
             SliceView.upright(self.affine, self.slice_axis),
             affine=self.affine,
             slice_scores=self.slice_scores,
-            threshold=self.threshold.value,
+            threshold=self.threshold,
             score=self.score,
             roi=self.roi,
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from anomalyclip_monai.exceptions import CaseError, UsageError
 from anomalyclip_monai.files import read_text
+from anomalyclip_monai.transforms.findings import Threshold
 
 SCHEMA = "anomalyclip-calibration/1"
 """Named in the file; another number is another form."""
@@ -22,23 +23,29 @@ class Calibration:
     """A threshold, where it comes from, and the only settings for which it holds.
 
     Attributes:
-        threshold: heatmap value in (0, 1].
-        origin: one sentence.
+        threshold: value in (0, 1], low in [0, value], and as origin one sentence.
         preset: of all cases that it was fitted on.
         conditions: model and settings that make heatmap and mask, JSON types.
         details: what else the file tells: the wanted false alarm, the cases, versions.
     """
 
-    threshold: float
-    origin: str
+    threshold: Threshold
     preset: str
     conditions: dict[str, Any]
     details: dict[str, Any]
 
     def to_json(self) -> str:
         """Content of the file."""
-        head = {"schema": SCHEMA, "threshold": self.threshold, "origin": self.origin, "preset": self.preset}
-        return json.dumps({**head, "conditions": self.conditions, **self.details}, indent=2, allow_nan=False) + "\n"
+        found = self.threshold
+        head = {"schema": SCHEMA, "threshold": found.value, "threshold_low": found.low, "origin": found.origin}
+        return (
+            json.dumps(
+                {**head, "preset": self.preset, "conditions": self.conditions, **self.details},
+                indent=2,
+                allow_nan=False,
+            )
+            + "\n"
+        )
 
     @classmethod
     def read(cls, path: Path) -> Calibration:
@@ -52,15 +59,17 @@ class Calibration:
             content = json.loads(read_text(path))
             if content.pop("schema") != SCHEMA:
                 raise ValueError
-            known = {"origin": str(content.pop("origin")), "preset": str(content.pop("preset"))}
-            threshold, conditions = float(content.pop("threshold")), dict(content.pop("conditions"))
-            if not 0 < threshold <= 1:
+            value = float(content.pop("threshold"))
+            low = float(content.pop("threshold_low", value))  # earlier files have one threshold
+            threshold = Threshold(value, low, str(content.pop("origin")))
+            preset, conditions = str(content.pop("preset")), dict(content.pop("conditions"))
+            if not (0 < value <= 1 and 0 <= low <= value):
                 raise ValueError
         except OSError as error:
             raise UsageError("E_CALIBRATION", "the file cannot be read", path, todo) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError("E_CALIBRATION", "this is no calibration", path, todo) from error
-        return cls(threshold, **known, conditions=conditions, details=content)
+        return cls(threshold, preset, conditions, details=content)
 
     def require(self, conditions: Mapping[str, Any], path: Path) -> None:
         """Check that model and settings are those it was made with.

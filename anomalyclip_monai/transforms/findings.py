@@ -8,15 +8,32 @@ from typing import Any
 
 import numpy as np
 
-from anomalyclip_monai.types import FloatArray
+from anomalyclip_monai.types import UNCALIBRATED, FloatArray
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Heatmap value from which a voxel belongs to the mask, and where it comes from."""
+    """Heatmap values that make the mask, and where they come from.
+
+    Attributes:
+        value: a lesion holds voxels at or above it.
+        low: its outline encloses what is connected with them down to here; ``value`` where there is one threshold.
+        origin: in words.
+    """
 
     value: float
+    low: float
     origin: str
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the value was fitted to something, or given."""
+        return not self.origin.startswith(UNCALIBRATED)
+
+    @property
+    def said(self) -> str:
+        """``0.55``, or ``0.55 with outlines from 0.35``."""
+        return f"{self.value:g}" + ("" if self.low == self.value else f" with outlines from {self.low:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +67,14 @@ class Findings:
         score: of the case, in [0, 1].
         slice_scores: (S,), in [0, 1], along ``slice_axis``.
         axes: array axes along which slices were taken for the heatmap, that of ``slice_scores`` first.
-        threshold: value and origin.
+        threshold: of the mask.
         lesions: the highest peak first.
     """
 
     score: float = math.nan
     slice_scores: FloatArray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
     axes: tuple[int, ...] = (2,)
-    threshold: Threshold = Threshold(math.nan, "none")
+    threshold: Threshold = Threshold(math.nan, math.nan, "none")
     lesions: list[Lesion] = field(default_factory=list)
 
     @property
@@ -93,4 +110,5 @@ class Findings:
             "slice_scores": self.slice_scores.tolist(),
             "lesions": len(self.lesions),
             "threshold": self.threshold.value,
+            "threshold_low": self.threshold.low,
         }

@@ -11,14 +11,18 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms.transform import MapTransform
-from skimage.measure import label, regionprops
+from skimage.measure import regionprops
 
 from anomalyclip_monai.data.geometry import voxel_volume
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.transforms.calibration import Calibration
 from anomalyclip_monai.transforms.findings import Findings, Lesion, Threshold
+from anomalyclip_monai.transforms.outline import lesion_components
 from anomalyclip_monai.types import UNCALIBRATED, Affine, Record
+
+GIVEN = "given"
+"""Origin of a threshold that somebody chose."""
 
 TOP_SLICES = 3
 """The case score is the mean of this many highest slice scores, or of all if there are fewer."""
@@ -55,6 +59,7 @@ def resolve_threshold(
     heatmap: torch.Tensor,
     inside: torch.Tensor | None = None,
     *,
+    low: str | float = "auto",
     axes: int = 1,
 ) -> Threshold:
     """The threshold that was asked for.
@@ -62,29 +67,38 @@ def resolve_threshold(
     Args:
         threshold: ``auto`` for the one shipped with the weights, a value in (0, 1], or ``quantile:Q`` of this case's
             heatmap, of the part inside the mask if there is one.
-        shipped: ``{"value", "origin", "by_axes"}`` of the bundle, where ``by_axes`` may give other values for numbers
-            of axes, as ``{"3": .45}``; None stands for .5, uncalibrated.
+        shipped: ``{"value", "low", "origin", "by_axes"}`` of the bundle, where ``by_axes`` may give others for numbers
+            of axes, as ``{"3": {"value": .45, "low": .3}}``; None stands for .5, uncalibrated. Without ``low`` it is
+            the value.
         heatmap: (1, X, Y, Z).
         inside: mask of the region of interest.
+        low: of the outline: ``auto`` for the shipped one with the shipped value and else the value itself, or a number
+            from 0 up to the value.
         axes: along how many axes slices were taken for the heatmap.
 
     Raises:
-        UsageError: the text is none of these (``E_THRESHOLD``).
+        UsageError: the texts are none of these, or the outline's threshold is the higher one (``E_THRESHOLD``).
     """
     text = str(threshold).strip()
     if text == "auto":
         shipped = shipped or {"value": 0.5, "origin": UNCALIBRATED}
-        return Threshold(float(_by_axes(shipped).get(str(axes), shipped["value"])), str(shipped["origin"]))
+        chosen = _by_axes(shipped).get(str(axes), shipped)
+        value = float(chosen["value"])
+        return _outlined(Threshold(value, float(chosen.get("low", value)), str(shipped["origin"])), low)
     kind, _, number = text.rpartition(":")
     try:
         value = float(number)
     except ValueError:
         value = float("nan")
     if kind == "quantile" and 0 < value < 1:
+        if str(low).strip() != "auto":
+            what = f"threshold_low {low} with a quantile, which is another value in each case"
+            raise UsageError("E_THRESHOLD", what, None, "give a value as the threshold, or leave threshold_low out")
         values = heatmap[inside] if inside is not None else heatmap
-        return Threshold(float(np.quantile(np.asarray(values), value)), f"{text} of this case")
+        value = float(np.quantile(np.asarray(values), value))
+        return Threshold(value, value, f"{text} of this case")
     if kind == "" and 0 < value <= 1:
-        return Threshold(value, "given")
+        return _outlined(Threshold(value, value, GIVEN), low)
     raise UsageError(
         "E_THRESHOLD",
         f"threshold {text!r} is none",
@@ -93,28 +107,52 @@ def resolve_threshold(
     )
 
 
+def _outlined(threshold: Threshold, low: str | float) -> Threshold:
+    """The threshold with another one of its outline, unless that is ``auto``; the origin says so.
+
+    Raises:
+        UsageError: it is no number from 0 up to the value (``E_THRESHOLD``).
+    """
+    text = str(low).strip()
+    if text == "auto":
+        return threshold
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number <= threshold.value:
+        problem = f"above the threshold {threshold.value:g}" if threshold.value < number <= 1 else "none"
+        todo = f"use auto or a value from 0 up to {threshold.value:g}"
+        raise UsageError("E_THRESHOLD", f"threshold_low {text!r} is {problem}", None, todo)
+    origin = threshold.origin if threshold.origin == GIVEN else f"{threshold.origin}, low {GIVEN}"
+    return Threshold(threshold.value, number, origin)
+
+
 def find_lesions(
-    heatmap: np.ndarray, threshold: float, affine: Affine, *, min_volume: float = 0.0, has_physical_size: bool = True
+    heatmap: np.ndarray,
+    value: float,
+    affine: Affine,
+    *,
+    low: float | None = None,
+    min_volume: float = 0.0,
+    has_physical_size: bool = True,
 ) -> tuple[np.ndarray, list[Lesion]]:
     """(X, Y, Z) heatmap -> uint8 mask of the same shape and its lesions, the highest peak first.
 
     Args:
-        heatmap: values in [0, 1].
-        threshold: voxels at or above it are abnormal, except where the heatmap is 0.
+        heatmap: values in [0, 1]; 0 was not scored: empty slices and the outside of a region of interest.
+        value: threshold that makes a lesion, see :func:`~anomalyclip_monai.transforms.outline.lesion_components`.
         affine: (4, 4) voxel index to RAS mm.
-        min_volume: smaller components are dropped, in mm3, or in pixels without a physical size.
+        low: threshold of the outline; None: ``value``.
+        min_volume: components with less at or above ``value`` are dropped, in mm3, or in pixels without a physical
+            size.
         has_physical_size: whether voxels have a size in mm.
     """
-    # 0 is what was not scored: empty slices and the outside of a region of interest
-    components = label((heatmap >= threshold) & (heatmap > 0), connectivity=heatmap.ndim)
     voxel = voxel_volume(affine) if has_physical_size else 1.0
-    mask = np.zeros(heatmap.shape, dtype=np.uint8)
-    lesions, smallest = [], smallest_lesion(min_volume, voxel)
-    for region in regionprops(components, intensity_image=heatmap):
-        if region.area < smallest:
-            continue
+    components = lesion_components(heatmap, value, low, smallest=smallest_lesion(min_volume, voxel))
+    lesions = []
+    for region in regionprops(components):
         peak, mean = _peak_and_mean(heatmap[region.slice], region.image)
-        mask[region.slice][region.image] = 1
         centroid = _centroid(region.image, region.bbox)
         world = affine[:3, :3] @ centroid + affine[:3, 3]
         lesions.append(
@@ -128,7 +166,7 @@ def find_lesions(
                 mean=mean,
             )
         )
-    return mask, sorted(lesions, key=lambda lesion: -lesion.peak)
+    return (components > 0).astype(np.uint8), sorted(lesions, key=lambda lesion: -lesion.peak)
 
 
 def _centroid(shape: np.ndarray, corner: Sequence[int]) -> np.ndarray:
@@ -179,9 +217,10 @@ class FindLesionsd(MapTransform):
         keys: key of the heatmap.
         threshold: see :func:`resolve_threshold`; or the file of a
             :class:`~anomalyclip_monai.transforms.calibration.Calibration`, whose name ends in ``.json``.
-        shipped_threshold: ``{"value", "origin"}`` of the bundle's weights, fitted for slices along one axis; its
-            ``by_axes``, as ``{"3": .45}``, has the values for other numbers of axes.
-        min_volume: in mm3; by default 20, and 0 pixels for photos.
+        threshold_low: that of the outline, see :func:`resolve_threshold`; with a calibration in the place of its own.
+        shipped_threshold: ``{"value", "low", "origin"}`` of the bundle's weights, fitted for slices along one axis;
+            its ``by_axes``, as ``{"3": {"value": .45, "low": .3}}``, has those for other numbers of axes.
+        min_volume: of what is at or above the threshold, in mm3; by default 20, and 0 pixels for photos.
         conditions: model and settings that make the heatmap, which a calibration must share.
     """
 
@@ -189,12 +228,14 @@ class FindLesionsd(MapTransform):
         self,
         keys: str = "pred",
         threshold: str | float = "auto",
+        threshold_low: str | float = "auto",
         shipped_threshold: Mapping[str, Any] | None = None,
         min_volume: float | None = None,
         conditions: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(keys)
         self.threshold = threshold
+        self.threshold_low = threshold_low
         self.shipped_threshold = shipped_threshold
         self.min_volume = None if min_volume is None else float(min_volume)
         self.conditions = {**(conditions or {}), "min_volume": self.min_volume}
@@ -203,8 +244,10 @@ class FindLesionsd(MapTransform):
         if str(threshold).strip().endswith(".json"):
             self.calibration = Calibration.read(self._file)
             self.calibration.require(self.conditions, self._file)
+            _outlined(self.calibration.threshold, threshold_low)
         else:
-            resolve_threshold(threshold, shipped_threshold, torch.zeros(1))
+            for axes in ("1", *_by_axes(shipped_threshold or {})):
+                resolve_threshold(threshold, shipped_threshold, torch.zeros(1), low=threshold_low, axes=int(axes))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Record:
         """Post-process one record."""
@@ -229,11 +272,11 @@ class FindLesionsd(MapTransform):
             if roi is not None:
                 scores = roi_slice_scores(plain, roi, axes[0])
             threshold = self._threshold(record, plain, roi, len(axes))
-            if threshold.origin == UNCALIBRATED:
-                notes.append(f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model")
+            if not threshold.is_calibrated:
+                notes.append(f"the threshold {threshold.said} is uncalibrated: it was not fitted for this model")
             elif self._is_of_other_axes(len(axes)):
                 notes.append(
-                    f"the threshold {threshold.value:g} was not fitted for slices along {len(axes)} axes: "
+                    f"the threshold {threshold.said} was not fitted for slices along {len(axes)} axes: "
                     "calibrate one on normal cases"
                 )
             affine = np.asarray(heatmap.affine, dtype=np.float64).reshape(-1, 4, 4)[0]
@@ -242,6 +285,7 @@ class FindLesionsd(MapTransform):
                 np.asarray(plain[0]) if roi is None else np.where(roi[0], plain[0], 0),
                 threshold.value,
                 affine,
+                low=threshold.low,
                 min_volume=default if self.min_volume is None else self.min_volume,
                 has_physical_size=source.has_physical_size,
             )
@@ -271,14 +315,17 @@ class FindLesionsd(MapTransform):
     def _threshold(self, record: Record, heatmap: torch.Tensor, roi: torch.Tensor | None, axes: int) -> Threshold:
         """The threshold for one case; a calibration's is refused to cases of another preset."""
         if self.calibration is None:
-            return resolve_threshold(self.threshold, self.shipped_threshold, heatmap, roi, axes=axes)
+            return resolve_threshold(
+                self.threshold, self.shipped_threshold, heatmap, roi, low=self.threshold_low, axes=axes
+            )
         self.calibration.require_preset((record.get("preset") or {}).get("name", "none"), self._file)
-        return Threshold(self.calibration.threshold, self.calibration.origin)
+        return _outlined(self.calibration.threshold, self.threshold_low)
 
 
-def _by_axes(shipped: Mapping[str, Any]) -> Mapping[str, float]:
-    """Number of axes -> value of a shipped threshold."""
-    return shipped.get("by_axes") or {}
+def _by_axes(shipped: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+    """Number of axes -> value and low of a shipped threshold; a bare number, as in earlier bundles, is the value."""
+    found = shipped.get("by_axes") or {}
+    return {axes: entry if isinstance(entry, Mapping) else {"value": entry} for axes, entry in found.items()}
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -56,10 +56,10 @@ def test_monai_label_options_of_a_request(parser, case):
     """Every displayed option is written back with each request, as text at times."""
     options = parser["displayable_configs"]
     assert all(key in parser.config for key in options)
-    parser.config.update({**options, "threshold": "0.3", "slice_axis": "2"})
+    parser.config.update({**options, "threshold": "0.3", "threshold_low": "0.2", "slice_axis": "2"})
     parser.parse(True)
     step = parser.get_parsed_content("postprocessing").transforms[0]
-    assert float(step.threshold) == 0.3
+    assert (float(step.threshold), float(step.threshold_low)) == (0.3, 0.2)
     assert parser.get_parsed_content("inferer").slice_axis == "2"
 
 

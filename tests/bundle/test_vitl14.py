@@ -148,7 +148,7 @@ def test_run_equals_python_and_command_line(bundle: Path, case: Path, tmp_path: 
         assert np.array_equal(found.affine, stored.affine)
         scores = json.loads((tmp_path / way / "case" / "scores.json").read_text())
         assert set(scores["model"]) == {"bundle", "weights_sha256", "prompts_sha256"}
-        assert scores["threshold"] == {"value": 0.5, "origin": "uncalibrated"}
+        assert scores["threshold"] == {"value": 0.5, "low": 0.5, "origin": "uncalibrated"}
         assert any("uncalibrated" in warning for warning in scores["warnings"])
 
 

@@ -8,8 +8,8 @@ from typing import Any
 def made_sample(name: str, label: int, score: float, dice: float | None = None, **other: Any) -> dict[str, Any]:
     """An entry of its list of samples."""
     sample = {"name": name, "label": label, "category": "demo", "group": name, "score": score, "peak": score}
-    sample |= {"pointing": None, "dice": dice, "brightness": 0.25, "seconds": 0.5, "axes": 1, "threshold": 0.5}
-    return sample | other
+    sample |= {"pointing": None, "dice": dice, "brightness": 0.25, "seconds": 0.5}
+    return sample | {"axes": 1, "threshold": 0.5, "threshold_low": 0.25} | other
 
 
 def made_measure(

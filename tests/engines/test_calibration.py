@@ -16,11 +16,14 @@ from PIL import Image
 from anomalyclip_monai.api import calibrate, localize
 from anomalyclip_monai.cli import main
 from anomalyclip_monai.data import Source
+from anomalyclip_monai.data.benchmarks import Sample
 from anomalyclip_monai.engines.calibration import LEVELS, Calibrator, Wanted
 from anomalyclip_monai.exceptions import CaseError, UsageError
+from anomalyclip_monai.metrics.ranking import dice
 from anomalyclip_monai.outputs import Result
 from anomalyclip_monai.transforms import Findings, Threshold
 from anomalyclip_monai.transforms.calibration import Calibration
+from anomalyclip_monai.transforms.outline import lesion_mask
 from anomalyclip_monai.transforms.post import find_lesions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -42,7 +45,7 @@ def _result(
         name,
         heatmap=MetaTensor(torch.from_numpy(data)[None], affine=torch.from_numpy(affine)),
         mask=MetaTensor(torch.from_numpy((data >= 0.5).astype(np.uint8))[None], affine=torch.from_numpy(affine)),
-        findings=Findings(threshold=Threshold(0.5, "shipped")),
+        findings=Findings(threshold=Threshold(0.5, 0.5, "shipped")),
         preset={"name": preset},
         source=source or Source("nifti"),
     )
@@ -65,7 +68,8 @@ def _calibrate(*results: Result, wanted: Wanted | None = None, min_volume: float
 def _fit(wanted: Wanted, *heatmaps: np.ndarray, min_volume: float | None = 0) -> tuple[float, dict[str, Any]]:
     results = (_result(f"case {number}", heatmap) for number, heatmap in enumerate(heatmaps))
     found = _calibrate(*results, wanted=wanted, min_volume=min_volume)
-    return found.threshold, found.details
+    assert found.threshold.low == found.threshold.value  # without cases with lesions
+    return found.threshold.value, found.details
 
 
 def test_the_smallest_threshold_that_is_quiet_enough() -> None:
@@ -139,9 +143,9 @@ def test_pictures_by_share() -> None:
     heatmap[0, :4, 0] = 0.9, 0.8, 0.7, 0.6
     two_of_200 = Wanted(0.01, "share")
     found = _calibrate(_result("a", heatmap, source=frame, preset="photo"), wanted=two_of_200)
-    assert found.threshold == pytest.approx(0.7001)
-    assert found.origin.startswith("calibrated on 1 normal photo case, ")
-    assert found.origin.endswith("at most 0.01 of the picture of false mask per case on average")
+    assert found.threshold.value == pytest.approx(0.7001)
+    assert found.threshold.origin.startswith("calibrated on 1 normal photo case, ")
+    assert found.threshold.origin.endswith("at most 0.01 of the picture of false mask per case on average")
     with pytest.raises(UsageError, match=r"^E_FALSE_ALARM: a has no physical size.*--false-alarm-share"):
         _calibrate(_result("a", heatmap, source=frame))
 
@@ -156,6 +160,59 @@ def test_what_cannot_be_calibrated() -> None:
     for values in ((-1, "ml"), (1, "share"), (1, "ml", 0), (1, "ml", 1.1), (float("nan"), "ml")):
         with pytest.raises(UsageError, match=r"^E_FALSE_ALARM"):
             Wanted(*values)  # type: ignore[arg-type]
+
+
+# --- outlines, on cases with lesions
+
+
+def _ill(tmp_path: Path, name: str, lesion: np.ndarray, label: int | None = 1) -> Sample:
+    """A sample whose mask lies on the grid of :func:`_result`; value 255 beside 1 is left out."""
+    nib.save(nib.Nifti1Image(lesion.astype(np.uint8), AFFINE), tmp_path / f"{name}.nii.gz")
+    return Sample(name, tmp_path / f"{name}.nii.gz", label, (tmp_path / f"{name}.nii.gz",), "head", name, volume=True)
+
+
+def _outline(*pairs: tuple[Result, Sample | None], min_volume: float = 0) -> Calibration:
+    """With a normal case whose .7 must go, so that the threshold is .7001."""
+    with Calibrator(Wanted(0.1), min_volume) as calibrator:
+        calibrator.add(_result("well", _row(0.9, 0.7, 0.4)))
+        for result, sample in pairs:
+            calibrator.add(result, sample)
+        return calibrator.fit({"axes": 1})
+
+
+def test_outlines_reach_down_to_the_best_dice(tmp_path: Path) -> None:
+    # the lesion is .8, .6 and .5; of the twentieths of .7001 those below .5 and above .42 reach all of it and no more
+    heatmap, lesion = _row(0.8, 0.6, 0.5, 0.42, 0.2), _row(1, 1, 1, 0, 0)
+    found = _outline((_result("ill", heatmap), _ill(tmp_path, "ill", lesion)))
+    assert found.threshold.value == pytest.approx(0.7001)
+    assert found.threshold.low == pytest.approx(0.4901)  # 14 of 20, the highest of them
+    (case,) = found.details["with_lesions"]
+    assert case == {"case": "ill", "dice": 1.0, "dice_of_one_threshold": pytest.approx(2 * 1 / (1 + 3))}
+    assert found.details["reached"] == pytest.approx(0.2)  # .9 with the .7 that hangs on it
+    assert found.threshold.origin.endswith(
+        "at most 0.1 ml of false mask per case on average before outlines grow, "
+        "these by the best Dice of 1 case with lesions"
+    )
+
+
+def test_the_best_dice_is_the_mean_of_the_cases_and_of_what_counts(tmp_path: Path) -> None:
+    tight = _result("tight", _row(0.8, 0.3, 0.3, 0.3, 0.3)), _ill(tmp_path, "tight", _row(1, 0, 0, 0, 0))
+    wide = _result("wide", _row(0.8, 0.3, 0.3, 0.3, 0.3)), _ill(tmp_path, "wide", _row(1, 1, 0, 0, 0))
+    assert _outline(tight, wide).threshold.low == pytest.approx(0.7001)  # (1 + 2/3) / 2 against (1/3 + 4/7) / 2
+    most = _result("most", _row(0.8, 0.3, 0.3, 0.3, 0.3)), _ill(tmp_path, "most", _row(1, 1, 255, 255, 255))
+    assert _outline(most).threshold.low == pytest.approx(0.28)  # 8 of 20
+
+
+def test_cases_with_lesions_that_do_not_count(tmp_path: Path) -> None:
+    without = _result("none", _row(0.8, 0.6)), _ill(tmp_path, "none", _row(0, 0), label=None)
+    ill = _result("ill", _row(0.8, 0.6)), _ill(tmp_path, "ill", _row(1, 1))
+    other = _result("other", _row(0.8, 0.6, 0.5)), _ill(tmp_path, "other", _row(1, 1))
+    found = _outline(without, ill, other)
+    assert [case["case"] for case in found.details["with_lesions"]] == ["ill"]
+    assert [case["case"] for case in found.details["failed"]] == ["other"]
+    assert found.details["failed"][0]["error"].startswith("E_MASK_GRID: ")
+    with pytest.raises(CaseError, match=r"^E_CASES: no case with a lesion could be scored: no mask shows a lesion"):
+        _outline(without)
 
 
 def test_heatmaps_are_removed() -> None:
@@ -201,7 +258,11 @@ def test_the_command_and_what_its_file_is_good_for(
         path = str(normals / f"head{number}.nii.gz")
         assert main(["localize", path, "-o", str(out), "--threshold", str(file), *options]) == 0
         scores = json.loads((out / f"head{number}" / "scores.json").read_text())
-        assert scores["threshold"] == {"value": content["threshold"], "origin": content["origin"]}
+        assert scores["threshold"] == {
+            "value": content["threshold"],
+            "low": content["threshold_low"],
+            "origin": content["origin"],
+        }
         assert scores["axes"] == [2, 0]
         marked = nib.load(out / f"head{number}" / "mask.nii.gz").get_fdata().sum() * 0.08
         assert marked == pytest.approx(content["cases"][number]["false_alarm"])
@@ -222,7 +283,7 @@ def test_from_python(normals: Path, tmp_path: Path) -> None:
     results = [
         localize(path, threshold=str(file), preset="mr_brain", min_volume=0) for path in sorted(normals.iterdir())
     ]
-    assert results[0].threshold == Threshold(found.threshold, found.origin)
+    assert results[0].threshold == found.threshold
     amounts = [float(result.mask.sum()) * 0.08 for result in results if result.mask is not None]
     assert np.mean(amounts) == pytest.approx(found.details["reached"])
     assert np.mean(amounts) <= 1.5 + 1e-6
@@ -230,6 +291,36 @@ def test_from_python(normals: Path, tmp_path: Path) -> None:
         localize(normals / "head0.nii.gz", threshold=str(file), preset="mr_body", min_volume=0)
     with pytest.raises(UsageError, match=r"^E_OPTION"):
         calibrate(normals, threshold=0.5)
+    with pytest.raises(UsageError, match=r"^E_OPTION"):
+        calibrate(normals, threshold_low=0.5)
+
+
+def test_outlines_from_the_command(normals: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path, file, out = tmp_path / "ill" / "a.nii.gz", tmp_path / "c.json", tmp_path / "out"
+    options = ["--preset", "mr_brain", "--axes", "1", "--min-volume", "0"]
+    data = np.random.default_rng(9).normal(300, 40, (12, 9, 3)).astype(np.float32)
+    data[:6] *= 3
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(data, np.diag([4, 4, 5, 1.0])), path)
+    assert main(["localize", str(path), "-o", str(out), *options]) == 0
+    # the true lesion is what the model sees there, outlined generously
+    heatmap = nib.load(out / "a" / "heatmap.nii.gz").get_fdata(dtype=np.float32)
+    lesion = lesion_mask(heatmap, float(heatmap.max()), 0.01)
+    nib.save(nib.Nifti1Image(lesion.astype(np.uint8), np.diag([4, 4, 5, 1.0])), tmp_path / "ill" / "mask.nii.gz")
+    (tmp_path / "list.csv").write_text("image,mask\nill/a.nii.gz,ill/mask.nii.gz\n")
+    command = ["calibrate", str(normals), "-o", str(file), "--false-alarm-ml", "0", *options]
+    assert main([*command, "--lesions", "csv", str(tmp_path / "list.csv")]) == 0
+    content = json.loads(file.read_text())
+    (case,) = content["with_lesions"]
+    assert content["threshold_low"] < content["threshold"]
+    assert case["dice"] > case["dice_of_one_threshold"]
+    printed = capsys.readouterr().out
+    assert f"threshold {content['threshold']:g} with outlines from {content['threshold_low']:g}: " in printed
+    assert f"mean Dice of 1 case with lesions: {case['dice']:.2f}, " in printed
+
+    assert main(["localize", str(path), "-o", str(out), "--threshold", str(file), *options]) == 0
+    found = nib.load(out / "a" / "mask.nii.gz").get_fdata() > 0
+    assert dice(lesion, found, 1) == pytest.approx(case["dice"])
 
 
 def test_photos_from_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

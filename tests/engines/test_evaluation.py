@@ -33,7 +33,7 @@ from anomalyclip_monai.engines.evaluation import (
 )
 from anomalyclip_monai.engines.evaluation import set_evaluator as engine
 from anomalyclip_monai.engines.evaluation.protocols import Protocol
-from anomalyclip_monai.engines.evaluation.report import threshold_text
+from anomalyclip_monai.engines.evaluation.report import case_view, threshold_text
 from anomalyclip_monai.engines.evaluation.summary import draws_of, summarise
 from anomalyclip_monai.engines.evaluation.volumes import VolumeMetric
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError
@@ -43,6 +43,7 @@ from anomalyclip_monai.metrics.monai_metrics import ImageMetrics, MaskDice, Pixe
 from anomalyclip_monai.outputs.report import Report
 from anomalyclip_monai.transforms import ApplyPresetd, FindLesionsd, LoadImageCased, Threshold
 from anomalyclip_monai.transforms.findings import Findings
+from anomalyclip_monai.transforms.outline import lesion_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,6 +90,7 @@ def make_evaluator(
     network: nn.Module,
     *,
     threshold: str = "0.5",
+    threshold_low: str = "auto",
     preset: str = "auto",
     axes: int | str = 1,
     shipped_threshold: dict[str, Any] | None = None,
@@ -103,7 +105,9 @@ def make_evaluator(
         val_data_loader=DataLoader(dataset, collate_fn=collate_cases),
         network=network,
         inferer=SliceAnomalyInferer(empty_below=0.0, axes=axes),
-        postprocessing=FindLesionsd(threshold=threshold, shipped_threshold=shipped_threshold),
+        postprocessing=FindLesionsd(
+            threshold=threshold, threshold_low=threshold_low, shipped_threshold=shipped_threshold
+        ),
     )
 
 
@@ -274,6 +278,40 @@ def test_photos_equal_the_measures_of_the_library(photos, tmp_path):
     assert report["complete"]
     assert any("7 groups (patients, sequences) only and are too narrow" in warning for warning in report["warnings"])
     assert not (tmp_path / "out" / "folder" / "work").exists()
+
+
+@pytest.mark.parametrize("dataset", ["folder", "lgg"])
+def test_masks_are_outlined_down_to_the_lower_threshold(dataset, photos, volumes, tmp_path):
+    folder = photos if dataset == "folder" else volumes
+    evaluation = Evaluation(dataset, folder, tmp_path / "out", fingerprint=FINGERPRINT, bootstrap=0)
+    evaluator = make_evaluator(evaluation, BrightNetwork(), threshold="0.75", threshold_low="0.45")
+    evaluator.run()
+    if dataset == "folder":
+        cases = [(image, mask) for image, mask in arrays(photos) if mask.any()]
+    else:
+        cases = []
+        for case in sorted(volumes.iterdir()):
+            image = ApplyPresetd(preset="auto")(LoadImageCased()({"image": str(case / "flair.nii.gz")}))["image"]
+            cases.append((np.asarray(image[0]), np.asarray(nib.load(case / "mask.nii.gz").dataobj) > 0))
+    found = [dice(mask, lesion_mask(image, 0.75, 0.45), 1) for image, mask in cases]
+    alone = [dice(mask, image, 0.75) for image, mask in cases]
+    report = evaluator.report.to_json()
+    assert report["methods"]["anomalyclip"]["measures"]["dice"]["value"] == pytest.approx(np.mean(found))
+    assert abs(np.mean(found) - np.mean(alone)) > 0.1
+    assert "fixed threshold 0.75 with outlines from 0.45 (given)" in report["protocol"]["text"]
+    sample = report["samples"]["list"][0]
+    assert (sample["threshold"], sample["threshold_low"]) == (0.75, 0.45)
+
+
+def test_the_picture_of_a_case_shows_the_outline_of_the_volume():
+    """What hangs on a bright voxel of another slice is in the mask of the slice that is drawn."""
+    heatmap, truth = np.zeros((5, 4, 3), np.float32), np.zeros((5, 4, 3), bool)
+    heatmap[1, 2, 1], heatmap[1, 2, 2], heatmap[4, 0, 1] = 0.4, 0.9, 0.4
+    truth[:2, :, 1] = True
+    record = {"image": MetaTensor(torch.zeros(1, 5, 4, 3), affine=torch.diag(torch.tensor([-1.0, -1, 1, 1])))}
+    view = case_view({**record, "truth": truth}, heatmap, slice_axis=2, threshold=Threshold(0.8, 0.3, "given"))
+    assert view.note == "slice 1"
+    assert np.argwhere(view.mask).tolist() == [[2, 1]]  # row, column
 
 
 def test_brightness_is_measured_like_a_network_that_returns_it(photos, volumes, tmp_path):
@@ -532,7 +570,9 @@ def test_volumes_equal_the_measures_of_the_library(volumes, tmp_path):
         scaled = np.asarray(ApplyPresetd(preset="auto")(image)["image"][0])
         mask = np.asarray(nib.load(case / "mask.nii.gz").dataobj)
         found.append(
-            measure_volume(scaled, mask, scaled.mean(axis=(0, 1)), slice_axis=2, threshold=0.5, voxel_volume=4.0)
+            measure_volume(
+                scaled, mask, scaled.mean(axis=(0, 1)), slice_axis=2, predicted=scaled >= 0.5, voxel_volume=4.0
+            )
         )
     measures = report["methods"]["anomalyclip"]["measures"]
     for name, attribute in (("slice_auroc", "slice_auroc"), ("voxel_ap", "voxel_ap"), ("dice", "dice")):
@@ -579,9 +619,17 @@ def test_each_volume_is_measured_at_the_threshold_of_its_axes(volumes, tmp_path)
     ("thresholds", "text"),
     [
         ({}, "none"),
-        ({3: Threshold(0.5, "given"), 1: Threshold(0.5, "given")}, "0.5 (given)"),
-        ({3: Threshold(0.45, "mine"), 1: Threshold(0.55, "mine")}, "0.55 along 1 axis, 0.45 along 3 axes (mine)"),
-        ({1: Threshold(0.8, "quantile:0.9 of this case")}, "quantile:0.9 of this case"),
+        ({3: Threshold(0.5, 0.5, "given"), 1: Threshold(0.5, 0.5, "given")}, "0.5 (given)"),
+        (
+            {3: Threshold(0.45, 0.45, "mine"), 1: Threshold(0.55, 0.55, "mine")},
+            "0.55 along 1 axis, 0.45 along 3 axes (mine)",
+        ),
+        (
+            {3: Threshold(0.55, 0.3, "mine"), 1: Threshold(0.55, 0.55, "mine")},
+            "0.55 along 1 axis, 0.55 with outlines from 0.3 along 3 axes (mine)",
+        ),
+        ({1: Threshold(0.55, 0.3, "mine")}, "0.55 with outlines from 0.3 (mine)"),
+        ({1: Threshold(0.8, 0.8, "quantile:0.9 of this case")}, "quantile:0.9 of this case"),
     ],
 )
 def test_the_fixed_threshold_in_words(thresholds: dict[int, Threshold], text: str) -> None:
@@ -743,7 +791,7 @@ def made_record(category: str, *boxes: tuple[float, bool]) -> dict[str, Any]:
         "abnormal": bool(truth.any()),
         "heatmap": data,
         "image": data,
-        "findings": Findings(float(heatmap.max()), heatmap[0].max(axis=(0, 1)), (2,), Threshold(0.5, "made up")),
+        "findings": Findings(float(heatmap.max()), heatmap[0].max(axis=(0, 1)), (2,), Threshold(0.5, 0.5, "made up")),
         "truth": truth,
         "counted": None,
         "source": SimpleNamespace(has_physical_size=True),

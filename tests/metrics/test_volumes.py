@@ -34,7 +34,7 @@ def test_all_measures_of_one_volume():
         mask,
         [0.1, 0.9, 0.5, 0.1, 0.6],
         slice_axis=2,
-        threshold=0.6,
+        predicted=heatmap >= 0.6,
         voxel_volume=500.0,
         inside=inside,
     )
@@ -55,18 +55,13 @@ def test_all_measures_of_one_volume():
 def test_a_normal_volume_is_undefined_but_for_its_false_alarms():
     heatmap, mask = _volume()
     measures = measure_volume(
-        heatmap, np.zeros_like(mask), np.zeros(5), slice_axis=2, threshold=0.6, voxel_volume=1000.0
+        heatmap, np.zeros_like(mask), np.zeros(5), slice_axis=2, predicted=heatmap >= 0.6, voxel_volume=1000.0
     )
     assert measures.slice_auroc == Undefined("no abnormal slice")
     assert measures.voxel_auroc == measures.best_dice == measures.dice == Undefined("no abnormal voxel")
     assert measures.slice_pointing == Undefined("no abnormal slice")
     assert measures.voxel_auroc_inside == Undefined("the body is not known")
     assert measures.false_alarm_ml == pytest.approx(5.0)
-
-
-def test_zero_is_never_predicted():
-    measures = measure_volume(*_volume(), np.zeros(5), slice_axis=2, threshold=0.0, voxel_volume=1000.0)
-    assert measures.false_alarm_ml == pytest.approx(2.0)
 
 
 def test_no_physical_size():
@@ -85,9 +80,9 @@ def test_slices_with_a_lesion(axis):
 def test_shapes_must_agree():
     heatmap, mask = _volume()
     with pytest.raises(ValueError, match="one shape"):
-        measure_volume(heatmap, mask[:3], np.zeros(5), slice_axis=2, threshold=0.5, voxel_volume=1.0)
+        measure_volume(heatmap, mask[:3], np.zeros(5), slice_axis=2, predicted=mask, voxel_volume=1.0)
     with pytest.raises(ValueError, match="equally many"):
-        measure_volume(heatmap, mask, np.zeros(4), slice_axis=2, threshold=0.5, voxel_volume=1.0)
+        measure_volume(heatmap, mask, np.zeros(4), slice_axis=2, predicted=mask, voxel_volume=1.0)
     with pytest.raises(ValueError, match="one shape"):
         pointing(heatmap, mask[:3])
     with pytest.raises(ValueError, match="one shape"):
@@ -166,10 +161,10 @@ def test_what_does_not_count_changes_nothing():
     counted[:, 5:, 3:] = False  # the false alarm in slice 4, and a part of slice 3
     changed = heatmap.copy()
     changed[~counted] = np.random.default_rng(1).random(np.count_nonzero(~counted))
-    options = {"slice_axis": 2, "threshold": 0.45, "voxel_volume": 500.0, "inside": heatmap >= 0, "counted": counted}
+    options = {"slice_axis": 2, "voxel_volume": 500.0, "inside": heatmap >= 0, "counted": counted}
     scores = [0.1, 0.9, 0.5, 0.95, 0.96]
-    measures = measure_volume(heatmap, mask, scores, **options)
-    assert measure_volume(changed, mask, scores, **options) == measures
+    measures = measure_volume(heatmap, mask, scores, predicted=heatmap >= 0.45, **options)
+    assert measure_volume(changed, mask, scores, predicted=changed >= 0.45, **options) == measures
     assert (
         measures.voxel_auroc
         == measures.voxel_auroc_inside

@@ -10,6 +10,7 @@ from PIL import Image
 from anomalyclip_monai.data.geometry import SliceView, resolve_slice_axis
 from anomalyclip_monai.outputs import preview
 from anomalyclip_monai.outputs.preview import choose_slices, colours, draw_preview, opacity
+from anomalyclip_monai.transforms import Threshold
 
 LEFT, TOP = 8, 34
 """Corner of the first panel."""
@@ -25,6 +26,7 @@ def _draw(
     affine: np.ndarray | None = None,
     plane: str = "axial",
     threshold: float = 0.5,
+    low: float | None = None,
     **options: Any,
 ) -> Image.Image:
     affine = np.diag([-1.0, -1, 1, 1]) if affine is None else affine
@@ -37,7 +39,7 @@ def _draw(
         SliceView.upright(affine, axis),
         affine=affine,
         slice_scores=np.full(heatmap.shape[axis], 0.3),
-        threshold=threshold,
+        threshold=Threshold(threshold, threshold if low is None else low, "given"),
         score=0.3,
         **options,
     )
@@ -88,6 +90,18 @@ def test_a_lesion_stands_out_at_a_glance() -> None:
     outline = np.argwhere((panel == OUTLINE).all(axis=-1))
     assert outline.min(axis=0) == pytest.approx([20 * 6, 40 * 6], abs=2)
     assert outline.max(axis=0) == pytest.approx([28 * 6, 48 * 6], abs=2)
+
+
+def test_the_bar_shows_both_thresholds() -> None:
+    def marked(threshold: float, low: float) -> list[int]:
+        heatmap = np.zeros((64, 64, 1))
+        picture = np.asarray(_draw(heatmap, threshold=threshold, low=low))[TOP : TOP + 384, 8 + 384 :]
+        return [int(row) for row in np.flatnonzero((picture == OUTLINE).all(axis=-1).any(axis=1))]
+
+    one = marked(0.75, 0.75)
+    assert one == pytest.approx([0.25 * 383] * 2, abs=1)  # two rows
+    assert set(one) < set(marked(0.75, 0.5))
+    assert sorted(set(marked(0.75, 0.5)) - set(one)) == pytest.approx([0.5 * 383], abs=1)  # and a thin one
 
 
 def test_no_colour_outside_a_region_of_interest() -> None:
@@ -149,8 +163,8 @@ def test_colour_anatomy_is_drawn_in_colour() -> None:
     zero = torch.zeros(1, 8, 8, 1)
     affine = np.diag([-1.0, -1, 1, 1])
     picture = draw_preview(
-        image, zero, zero.byte(), SliceView.upright(affine, 2), affine=affine, slice_scores=np.zeros(1), threshold=0.5,
-        score=0.0,
+        image, zero, zero.byte(), SliceView.upright(affine, 2), affine=affine, slice_scores=np.zeros(1),
+        threshold=Threshold(0.5, 0.5, "given"), score=0.0,
     )  # fmt: skip
     assert _panel(picture, 384, 384)[100, 100].tolist() == [255, 0, 0]
 

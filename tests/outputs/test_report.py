@@ -112,10 +112,10 @@ def test_what_an_earlier_version_did_not_write_is_empty(report: dict[str, Any]) 
     for name in ("asked", "trained_on", "curve_titles", "published", "comparison", "options"):
         del report[name]
     for sample in report["samples"]["list"]:
-        del sample["axes"], sample["threshold"]
+        del sample["axes"], sample["threshold"], sample["threshold_low"]
     found = read(report)
     assert (found.asked, found.trained_on, found.published, found.comparison) == ("", "", {}, None)
-    assert found.samples.samples[0].threshold is None
+    assert found.samples.samples[0].threshold is found.samples.samples[0].threshold_low is None
     assert "Demo set" in report_page(found, {}, [])
 
 

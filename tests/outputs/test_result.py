@@ -111,7 +111,7 @@ def test_keys_of_scores_json(result: Result, tmp_path: Path) -> None:
     assert scores["case"] == "sub/case 1"
     assert scores["slice_axis"] == 2
     assert scores["slice_scores"] == pytest.approx([0.9, 0.7, 0.5, 0.3, 0.1])
-    assert scores["threshold"] == {"value": 0.5, "origin": "uncalibrated"}
+    assert scores["threshold"] == {"value": 0.5, "low": 0.5, "origin": "uncalibrated"}
     assert scores["model"] == MODEL
     (lesion,) = scores["lesions"]
     assert set(lesion) >= {"volume_mm3", "centroid_world_mm", "centroid_voxel", "bbox_voxel", "peak", "mean"}

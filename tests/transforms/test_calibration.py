@@ -21,7 +21,8 @@ CONDITIONS = {"model": {"bundle": "b", "weights_sha256": "12ab"}, "axes": 3, "sm
 @pytest.fixture
 def calibration() -> Calibration:
     conditions = plain_conditions({**CONDITIONS, "min_volume": None})
-    return Calibration(0.625, "calibrated on 2 normal mr_brain cases", "mr_brain", conditions, {"reached": 0.5})
+    threshold = Threshold(0.625, 0.5, "calibrated on 2 normal mr_brain cases")
+    return Calibration(threshold, "mr_brain", conditions, {"reached": 0.5})
 
 
 @pytest.fixture
@@ -38,7 +39,10 @@ def _record(preset: str) -> dict[str, Any]:
         "slice_scores": torch.tensor([[0.7]]),
         "batch_halvings": torch.tensor([0]),
     }
-    return {"pred": MetaTensor(heatmap, affine=torch.eye(4), meta=found), "preset": {"name": preset}}
+    return {
+        "pred": MetaTensor(heatmap, affine=torch.diag(torch.tensor([3.0, 3, 3, 1])), meta=found),
+        "preset": {"name": preset},
+    }
 
 
 def test_a_file_comes_back_as_it_was(calibration: Calibration, file: Path) -> None:
@@ -48,11 +52,26 @@ def test_a_file_comes_back_as_it_was(calibration: Calibration, file: Path) -> No
 def test_the_threshold_and_its_origin_are_used(file: Path) -> None:
     step = FindLesionsd(threshold=str(file), conditions=CONDITIONS, min_volume=None)
     record = step({**_record("mr_brain"), "source": None})
-    assert record["findings"].threshold == Threshold(0.625, "calibrated on 2 normal mr_brain cases")
+    assert record["findings"].threshold == Threshold(0.625, 0.5, "calibrated on 2 normal mr_brain cases")
     assert record["findings"].axes == (2, 0, 1)
     assert record["notes"] == []
-    heatmap = record["heatmap"].as_tensor()
-    assert np.count_nonzero(heatmap >= record["findings"].threshold.value) == 2
+    assert np.asarray(record["pred"]).flatten().tolist() == [1, 1, 1, 0]  # .6 hangs on .625
+
+
+def test_a_lower_threshold_that_is_given_takes_the_place_of_its_own(file: Path) -> None:
+    step = FindLesionsd(threshold=str(file), threshold_low=0.62, conditions=CONDITIONS, min_volume=None)
+    record = step(_record("mr_brain"))
+    origin = "calibrated on 2 normal mr_brain cases, low given"
+    assert record["findings"].threshold == Threshold(0.625, 0.62, origin)
+    assert np.asarray(record["pred"]).flatten().tolist() == [0, 1, 1, 0]
+    with pytest.raises(UsageError, match=r"^E_THRESHOLD: threshold_low '0.7' is above the threshold 0.625"):
+        FindLesionsd(threshold=str(file), threshold_low="0.7", conditions=CONDITIONS, min_volume=None)
+
+
+def test_a_file_of_one_threshold(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "earlier.json"
+    path.write_text(calibration.to_json().replace('"threshold_low": 0.5,', ""))
+    assert Calibration.read(path).threshold == Threshold(0.625, 0.625, calibration.threshold.origin)
 
 
 def test_another_preset_is_refused_case_by_case(file: Path) -> None:
@@ -107,7 +126,7 @@ def test_other_files_are_no_calibrations(tmp_path: Path, content: str) -> None:
         FindLesionsd(threshold=str(tmp_path / "absent.json"))
 
 
-@pytest.mark.parametrize("threshold", [0, 1.5, "NaN", "none"])
+@pytest.mark.parametrize("threshold", [0, 0.4, 1.5, "NaN", "none"])
 def test_a_threshold_out_of_range_is_none(calibration: Calibration, tmp_path: Path, threshold: object) -> None:
     path = tmp_path / "edited.json"
     path.write_text(calibration.to_json().replace("0.625", str(threshold) if threshold != "none" else '"none"'))

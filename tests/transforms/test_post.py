@@ -49,10 +49,10 @@ HEAT = torch.linspace(0, 1, 101).reshape(1, 101, 1, 1)
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("auto", Threshold(0.42, "calibrated")),
-        (0.3, Threshold(0.3, "given")),
-        (" 0.3 ", Threshold(0.3, "given")),
-        (1, Threshold(1.0, "given")),
+        ("auto", Threshold(0.42, 0.42, "calibrated")),
+        (0.3, Threshold(0.3, 0.3, "given")),
+        (" 0.3 ", Threshold(0.3, 0.3, "given")),
+        (1, Threshold(1.0, 1.0, "given")),
     ],
 )
 def test_threshold_and_its_origin(given: Any, expected: Threshold) -> None:
@@ -71,12 +71,48 @@ SHIPPED = {"value": 0.55, "origin": "training data", "by_axes": {"3": 0.45}}
 
 @pytest.mark.parametrize(("axes", "value"), [(1, 0.55), (2, 0.55), (3, 0.45)])
 def test_shipped_threshold_by_the_number_of_axes(axes: int, value: float) -> None:
-    assert resolve_threshold("auto", SHIPPED, HEAT, axes=axes) == Threshold(value, "training data")
-    assert resolve_threshold(0.3, SHIPPED, HEAT, axes=axes) == Threshold(0.3, "given")
+    assert resolve_threshold("auto", SHIPPED, HEAT, axes=axes) == Threshold(value, value, "training data")
+    assert resolve_threshold(0.3, SHIPPED, HEAT, axes=axes) == Threshold(0.3, 0.3, "given")
+
+
+TWO = {"value": 0.55, "low": 0.35, "origin": "training data", "by_axes": {"3": {"value": 0.45, "low": 0.25}}}
+
+
+def test_shipped_threshold_of_the_outlines() -> None:
+    assert resolve_threshold("auto", TWO, HEAT) == Threshold(0.55, 0.35, "training data")
+    assert resolve_threshold("auto", TWO, HEAT, axes=3) == Threshold(0.45, 0.25, "training data")
+    assert resolve_threshold("auto", TWO, HEAT, low="0.1", axes=3) == Threshold(0.45, 0.1, "training data, low given")
+    # that of another threshold is not that of this one
+    assert resolve_threshold(0.3, TWO, HEAT) == Threshold(0.3, 0.3, "given")
+    assert resolve_threshold(0.3, TWO, HEAT, low=0) == Threshold(0.3, 0, "given")
+    assert resolve_threshold("quantile:0.9", TWO, HEAT).low == pytest.approx(0.9)
+    assert not resolve_threshold("auto", None, HEAT, low=0.2).is_calibrated
+
+
+@pytest.mark.parametrize(
+    ("threshold", "low", "message"),
+    [
+        ("0.3", 0.4, "threshold_low '0.4' is above the threshold 0.3 - use auto or a value from 0 up to 0.3"),
+        ("auto", 0.5, "threshold_low '0.5' is above the threshold 0.45"),  # that of three axes
+        ("auto", 2, "threshold_low '2' is none"),
+        ("auto", -0.1, "threshold_low '-0.1' is none"),
+        ("auto", "nan", "threshold_low 'nan' is none"),
+        ("auto", "low", "threshold_low 'low' is none"),
+        ("quantile:0.9", 0.1, "threshold_low 0.1 with a quantile"),
+    ],
+)
+def test_thresholds_of_outlines_that_are_none(threshold: str, low: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^E_THRESHOLD: {message}"):
+        FindLesionsd(threshold=threshold, threshold_low=low, shipped_threshold=TWO)
+
+
+def test_two_thresholds_in_words() -> None:
+    assert Threshold(0.55, 0.55, "given").said == "0.55"
+    assert Threshold(0.55, 0.35, "given").said == "0.55 with outlines from 0.35"
 
 
 def test_threshold_that_nobody_calibrated() -> None:
-    assert resolve_threshold("auto", None, HEAT) == Threshold(0.5, "uncalibrated")
+    assert resolve_threshold("auto", None, HEAT) == Threshold(0.5, 0.5, "uncalibrated")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +177,18 @@ def test_in_a_single_slice_corners_touch_too() -> None:
     assert len(find_lesions(heatmap, 0.5, AFFINE)[1]) == 1
 
 
+def test_a_lesion_is_all_of_its_outline() -> None:
+    heatmap = np.zeros((5, 4, 3), dtype=np.float32)
+    heatmap[0:3, 1, 1] = 0.4, 0.8, 0.6
+    heatmap[4, 3, 2] = 0.4  # faint throughout
+    mask, (lesion,) = find_lesions(heatmap, 0.6, AFFINE, low=0.4, min_volume=48)  # two voxels of .6 and more
+    assert np.argwhere(mask).tolist() == [[0, 1, 1], [1, 1, 1], [2, 1, 1]]
+    assert (lesion.voxels, lesion.volume_mm3, lesion.bbox_voxel) == (3, pytest.approx(72), ((0, 1, 1), (3, 2, 2)))
+    assert (lesion.centroid_voxel, lesion.peak) == ((1, 1, 1), pytest.approx(0.8))
+    assert lesion.mean == pytest.approx(0.6)
+    assert find_lesions(heatmap, 0.6, AFFINE, low=0.4, min_volume=49)[1] == []
+
+
 def test_without_a_physical_size_lesions_are_counted_in_pixels() -> None:
     heatmap = np.zeros((4, 4, 1), dtype=np.float32)
     heatmap[0, 0], heatmap[2:, 2:] = 1, 1
@@ -195,7 +243,7 @@ def test_record_after_the_step(heatmap: np.ndarray) -> None:
     np.testing.assert_allclose(record["findings"].slice_scores, [0.1, 0.2, 0.9, 0.4], atol=1e-7)
     assert record["findings"].slice_axis == 2
     assert record["findings"].score == pytest.approx(0.5)
-    assert record["findings"].threshold == Threshold(0.5, "calibrated")
+    assert record["findings"].threshold == Threshold(0.5, 0.5, "calibrated")
     assert [lesion.voxels for lesion in record["findings"].lesions] == [4]
     assert record["notes"] == ["read with care"]
     assert record["case"] == "a"
@@ -204,6 +252,7 @@ def test_record_after_the_step(heatmap: np.ndarray) -> None:
         "slice_scores": pytest.approx([0.1, 0.2, 0.9, 0.4]),
         "lesions": 1,
         "threshold": 0.5,
+        "threshold_low": 0.5,
     }
     assert "heatmap" not in given  # the record that was given is left alone
     assert given["notes"] == ["read with care"]
@@ -241,7 +290,7 @@ def test_each_case_has_the_threshold_of_its_axes(axes: list[int], value: float, 
     record = _record(heatmap)
     record["pred"].meta["axes"] = torch.tensor([axes])
     record = FindLesionsd(shipped_threshold=SHIPPED)(record)
-    assert record["findings"].threshold == Threshold(value, "training data")
+    assert record["findings"].threshold == Threshold(value, value, "training data")
     assert record["pred"].sum() == voxels
     two = "the threshold 0.55 was not fitted for slices along 2 axes: calibrate one on normal cases"
     assert record["notes"][1:] == ([two] if len(record["findings"].axes) == 2 else [])
@@ -258,6 +307,15 @@ def test_region_of_interest(heatmap: np.ndarray, threshold: str) -> None:
     assert not record["pred"].as_tensor()[~roi].any()
     assert record["pred"][0, 1, 1, 1] == 1
     np.testing.assert_array_equal(record["heatmap"].as_tensor()[0], heatmap)  # the whole of it
+
+
+def test_an_outline_stays_inside_the_region(heatmap: np.ndarray) -> None:
+    heatmap[1, 2:5, 1] = 0.4
+    roi = torch.zeros(1, 5, 6, 4, dtype=torch.bool)
+    roi[0, :3, :4, :2] = True
+    record = FindLesionsd(threshold=0.8, threshold_low="0.4")(_record(heatmap, roi=roi))
+    assert np.argwhere(np.asarray(record["pred"][0])).tolist() == [[1, 1, 1], [1, 2, 1], [1, 3, 1]]
+    assert record["findings"].threshold == Threshold(0.8, 0.4, "given")
 
 
 def test_a_quantile_of_0_stays_inside_the_region() -> None:

@@ -105,6 +105,7 @@ class SetMetric(Metric):
             dice=overlap if is_defined(overlap) and self.method not in TRIVIAL else None,
             axes=len(found.axes),
             threshold=found.threshold.value,
+            threshold_low=found.threshold.low,
         )
 
     def _finish(self) -> None:

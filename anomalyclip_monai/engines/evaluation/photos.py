@@ -28,6 +28,7 @@ from anomalyclip_monai.metrics.weighted import (
     without_constant,
 )
 from anomalyclip_monai.outputs.report.content import MeasuredSample
+from anomalyclip_monai.transforms.outline import lesion_mask
 from anomalyclip_monai.types import Record
 
 TITLES = {
@@ -92,7 +93,8 @@ class PhotoMetric(SetMetric):
             pointed = pointing(heatmap, lesion, counted)
             if self.method not in TRIVIAL:
                 where = ... if counted is None else counted
-                overlap = dice(lesion[where], heatmap[where], record["findings"].threshold.value)
+                threshold = record["findings"].threshold
+                overlap = dice(lesion[where], lesion_mask(heatmap, threshold.value, threshold.low)[where], 1)
         return self._sample(record, found, pointed=pointed, overlap=overlap)
 
     def _measure(self, samples: list[MeasuredSample]) -> ClassMeasures:

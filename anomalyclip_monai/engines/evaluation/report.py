@@ -42,6 +42,7 @@ from anomalyclip_monai.outputs.report.content import (
 )
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.transforms.findings import Threshold
+from anomalyclip_monai.transforms.outline import lesion_mask
 from anomalyclip_monai.types import Record
 
 _VERSIONED = ("anomalyclip-monai", "monai", "torch", "open_clip_torch", "numpy")
@@ -190,7 +191,7 @@ def threshold_text(thresholds: Mapping[int, Threshold]) -> str:
     origin = next(iter(thresholds.values())).origin
     if origin.startswith("quantile"):
         return origin
-    values = {axes: f"{threshold.value:g}" for axes, threshold in sorted(thresholds.items())}
+    values = {axes: threshold.said for axes, threshold in sorted(thresholds.items())}
     if len(set(values.values())) == 1:
         return f"{next(iter(values.values()))} ({origin})"
     along = ", ".join(f"{value} along {axes} {'axis' if axes == 1 else 'axes'}" for axes, value in values.items())
@@ -268,9 +269,9 @@ def _listed(metric: SetMetric) -> list[MeasuredSample]:
 
 def _warnings(evaluation: Evaluation, thresholds: Mapping[int, Threshold], groups: int) -> list[str]:
     found = [
-        f"the threshold {threshold.value:g} is uncalibrated: it was not fitted for this model"
+        f"the threshold {threshold.said} is uncalibrated: it was not fitted for this model"
         for threshold in dict.fromkeys(thresholds.values())
-        if threshold.origin == "uncalibrated"
+        if not threshold.is_calibrated
     ]
     if evaluation.bootstrap and 1 < groups < FEW_GROUPS:
         found.append(f"intervals rest on {groups} groups (patients, sequences) only and are too narrow")
@@ -317,14 +318,14 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str, dict, list)) else str(value)
 
 
-def case_view(record: Record, heatmap: np.ndarray, *, slice_axis: int, threshold: float) -> CaseView:
+def case_view(record: Record, heatmap: np.ndarray, *, slice_axis: int, threshold: Threshold) -> CaseView:
     """The slice with most lesion, or without one the slice with the highest peak, upright.
 
     Args:
         record: with ``image`` and ``truth`` on the protocol's grid.
         heatmap: (X, Y, Z).
         slice_axis: array axis of the slices.
-        threshold: from which the heatmap is mask.
+        threshold: of the mask.
     """
     image, truth = record["image"], record["truth"]
     affine = np.asarray(image.affine, dtype=np.float64)
@@ -343,7 +344,7 @@ def case_view(record: Record, heatmap: np.ndarray, *, slice_axis: int, threshold
         image=picture.transpose(1, 2, 0) if len(picture) == 3 else picture[0],
         heatmap=heat,
         truth=None if truth is None else upright(truth[None])[0],
-        mask=(heat >= threshold) & (heat > 0),
+        mask=upright(lesion_mask(heatmap, threshold.value, threshold.low)[None])[0],
         aspect=float(size[view.row_axis] / size[view.column_axis]),
         note=f"slice {index}" if heatmap.shape[slice_axis] > 1 else "",
     )

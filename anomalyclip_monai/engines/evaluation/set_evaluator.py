@@ -242,7 +242,7 @@ class SetEvaluator(CaseEvaluator):
             raise record["error"]
         run = self.evaluation.passes[0]
         heatmap = self._work.heatmap(record["sample"], f"{run.method} {run.seed}")
-        return case_view(record, heatmap, slice_axis=self._axes[name], threshold=self._thresholds[name].value)
+        return case_view(record, heatmap, slice_axis=self._axes[name], threshold=self._thresholds[name])
 
 
 def _precision(network: nn.Module) -> str:

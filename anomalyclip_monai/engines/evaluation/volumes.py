@@ -26,6 +26,7 @@ from anomalyclip_monai.metrics.weighted import (
     without_constant,
 )
 from anomalyclip_monai.outputs.report.content import MeasuredSample
+from anomalyclip_monai.transforms.outline import lesion_mask
 from anomalyclip_monai.types import Record
 
 FROC_RATES = {
@@ -204,13 +205,13 @@ class _Detections:
 
 def _measure_one(found: Scored, record: Record) -> dict[str, Value]:
     """The measures of one volume whose lesion is known."""
-    physical = record["source"].has_physical_size
+    physical, threshold = record["source"].has_physical_size, record["findings"].threshold
     measures = measure_volume(
         found.heatmap,
         record["truth"],
         found.slice_scores,
         slice_axis=record["findings"].slice_axis,
-        threshold=record["findings"].threshold.value,
+        predicted=lesion_mask(found.heatmap, threshold.value, threshold.low),
         voxel_volume=voxel_volume(np.asarray(record["heatmap"].affine, np.float64)) if physical else None,
         inside=inside_body(np.asarray(record["image"].cpu()).mean(axis=0)),
         counted=record["counted"],

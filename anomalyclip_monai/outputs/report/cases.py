@@ -36,7 +36,7 @@ class CaseView:
         image: (H, W, 3) or (H, W), uint8, or floating in [0, 1].
         heatmap: (H, W) in [0, 1].
         truth: (H, W) bool, the lesion; None where the set has no masks.
-        mask: (H, W) bool, the heatmap at or above the threshold.
+        mask: (H, W) bool, what was taken for lesion.
         aspect: height of a pixel over its width.
         note: what is shown of the case, for example ``slice 12``.
     """

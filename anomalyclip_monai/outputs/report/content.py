@@ -180,6 +180,7 @@ class MeasuredSample:
         seconds: in the network.
         axes: number of axes along which slices were taken.
         threshold: of the mask.
+        threshold_low: of the mask's outlines; None in earlier reports, which have one threshold.
     """
 
     name: str
@@ -194,6 +195,7 @@ class MeasuredSample:
     seconds: float | None = None
     axes: int | None = None
     threshold: float | None = None
+    threshold_low: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """-> an entry of ``samples/list``."""
@@ -220,6 +222,7 @@ class MeasuredSample:
             number("seconds"),
             entry.at("axes", None).optional(JSONValue.whole),
             number("threshold"),
+            number("threshold_low"),
         )
 
 
