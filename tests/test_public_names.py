@@ -19,6 +19,7 @@ def test_public_names():
         "AnomalyCLIP",
         "AnomalyCLIPEnsemble",
         "HandWrittenCLIP",
+        "NetworkSettings",
         "clip_from_state_dict",
         "named_config",
         "prompts_from_authors",

@@ -14,11 +14,13 @@ from anomalyclip_monai.networks.checkpoints import (
 )
 from anomalyclip_monai.networks.ensemble import AnomalyCLIPEnsemble
 from anomalyclip_monai.networks.hand_written import HandWrittenCLIP
+from anomalyclip_monai.networks.settings import NetworkSettings
 
 __all__ = [
     "AnomalyCLIP",
     "AnomalyCLIPEnsemble",
     "HandWrittenCLIP",
+    "NetworkSettings",
     "clip_from_state_dict",
     "named_config",
     "prompts_from_authors",

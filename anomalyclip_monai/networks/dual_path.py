@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -65,9 +65,3 @@ def encode_image(
         if layer in feature_layers:
             patches[layer] = tower.project(tower.normalize(local_path))
     return ImageFeatures(tower.project(global_path[:, 0]), patches, embedded.grid)
-
-
-def check_local_attention(kind: str) -> None:
-    """Raise ``ValueError`` if ``kind`` is not one of the kinds of local attention."""
-    if kind not in get_args(LocalAttention):
-        raise ValueError(f"local_attention ({kind!r}) must be one of {', '.join(get_args(LocalAttention))}")

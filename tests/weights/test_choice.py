@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from anomalyclip_monai import resources
+from anomalyclip_monai.definition import read_definition
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.networks import AnomalyCLIPEnsemble
+from anomalyclip_monai.weights.bundle import other_encoders
 from anomalyclip_monai.weights.choice import INFERENCE, choose_model, load_network
 
 CPU = torch.device("cpu")
@@ -18,11 +20,11 @@ CPU = torch.device("cpu")
 def test_fast_is_the_first_network_alone():
     both, fast = (load_network(choose_model("tiny", fast=fast), CPU) for fast in (False, True))
     assert isinstance(both, AnomalyCLIPEnsemble)
-    assert [network.image_size for network in both.others] == [(320, 320)]
-    assert len(fast.others) == 0
+    assert [network.settings.size for network in both.members] == [(256, 256), (320, 320)]
+    assert [network.settings.size for network in fast.members] == [(256, 256)]
     images = torch.rand(1, 1, 30, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        alone, other, mean = fast(images), both.others[0](images), both(images)
+        alone, other, mean = fast(images), both.members[1](images), both(images)
     torch.testing.assert_close(mean, (alone + other) / 2)
 
 
@@ -36,24 +38,30 @@ def test_hashes_name_all_networks_that_run():
         assert choice.configured(INFERENCE, values={}).get_parsed_content("fingerprint") == choice.fingerprint()
 
 
-def test_both_networks_of_the_bundle_are_alike_but_for_the_square():
-    definition = json.loads(resources.inference_config(resources.bundle_root("tiny")).read_text())["network_def"]
-    (other,) = definition.pop("others")
-    assert {key for key in {*definition, *other} if definition.get(key) != other.get(key)} == {
-        *("_target_", "_disabled_", "clip", "image_size")
-    }
+def test_networks_of_the_bundle_are_alike_but_for_the_square():
+    first, second = load_network(choose_model("tiny"), CPU).members
+    assert second.settings == replace(first.settings, image_size=320)
+
+
+def test_every_further_network_has_a_folder_of_its_own():
+    root = resources.bundle_root("tiny")
+    definitions = read_definition(resources.inference_config(root))["network_def"]["networks"]
+    first, *others = (definition["clip"]["weights"] for definition in definitions)
+    assert first == "$@bundle_root + '/models/backbone.safetensors'"
+    expected = {f"$@bundle_root + '/{file.relative_to(root).as_posix()}'" for file in other_encoders(root)}
+    assert set(others) == expected
 
 
 def test_precision_is_that_of_all_networks():
     network = load_network(choose_model("tiny", precision="bf16"), CPU)
-    assert all(member.clip.visual.proj.dtype == torch.bfloat16 for member in (network, network.others[0]))
+    assert all(member.clip.visual.proj.dtype == torch.bfloat16 for member in network.members)
 
 
 def test_the_first_network_of_a_choice():
     choice = choose_model("tiny", precision="bf16", prompts="mine.pt").first_network()
     assert choice.fast
     assert choice.prompts == "mine.pt"
-    assert choice.values == {"network_def#clip#precision": "bf16", "fast": True}
+    assert choice.values == {"precision": "bf16", "fast": True}
     published = choose_model("vitl14_336")
     assert published.first_network() is published
 
