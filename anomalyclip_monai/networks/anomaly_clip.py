@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from anomalyclip_monai.exceptions import WeightsError
 from anomalyclip_monai.networks.dual_path import ImageFeatures, encode_image
 from anomalyclip_monai.networks.matching import describe_mismatch
+from anomalyclip_monai.networks.neck import TokenNeck
 from anomalyclip_monai.networks.prompts import ABNORMAL, as_constant, encode_prompts, text_tower, tokenize_prompts
 from anomalyclip_monai.networks.settings import NetworkSettings, check_range
 from anomalyclip_monai.networks.similarity import (
@@ -50,10 +51,12 @@ class TwoStateCLIP(nn.Module):
     def __init__(self, clip: nn.Module, settings: NetworkSettings) -> None:
         super().__init__()
         visual: Any = clip.visual
-        blocks = len(vision_tower(visual).blocks)
+        blocks, neck = len(vision_tower(visual).blocks), _neck(clip)
         check_range("dpam_layer", settings.dpam_layer, 1, blocks + 1)
         for layer in settings.feature_layers:
             check_range("feature_layers", layer, 1, blocks)
+        if neck is not None and (neck.layers, "none") != (len(settings.feature_layers), settings.local_attention):
+            raise ValueError(f"the neck of this CLIP needs {neck.layers} feature_layers and local_attention none")
 
         self.clip = clip.eval().requires_grad_(False)
         self.settings = settings
@@ -117,6 +120,7 @@ class TwoStateCLIP(nn.Module):
             local_blocks=self.settings.local_blocks,
             feature_layers=self.settings.feature_layers,
             local_attention=self.settings.local_attention,
+            neck=_neck(self.clip),
         )
 
     def text_features(self) -> Tensor:
@@ -156,6 +160,10 @@ class TwoStateCLIP(nn.Module):
         for key in [key for key in state if key.startswith(frozen)]:
             del state[key]
         return state
+
+
+def _neck(clip: Any) -> TokenNeck | None:
+    return getattr(clip.visual, "neck", None)
 
 
 class AnomalyCLIP(TwoStateCLIP):

@@ -27,6 +27,7 @@ class TokenNeck(nn.Module):
 
     def __init__(self, layers: int, width: int, components: int, hidden: int, embed_dim: int, members: int = 1) -> None:
         super().__init__()
+        self.layers = layers
         self.reduce = nn.Linear(layers * width, components)
         self.members = nn.ModuleList(NeckMember(components, hidden, embed_dim) for _ in range(members))
 

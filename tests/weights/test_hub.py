@@ -290,6 +290,25 @@ def test_stored_in_the_wanted_precision_the_file_is_used_as_it_lies(weights: Pat
     assert spans["fp32"] > file.stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("gpu", "gpu_bf16", "matrix_units", "precision"),
+    [
+        (False, False, True, "bf16"),
+        (False, False, False, "fp32"),
+        (True, True, False, "bf16"),
+        (True, False, True, "fp32"),  # what the processor has is of no use to a GPU
+    ],
+)
+def test_native_precision(
+    monkeypatch: pytest.MonkeyPatch, weights: Path, gpu: bool, gpu_bf16: bool, matrix_units: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
+    clip = load_backbone(weights / "fp32.safetensors", precision="auto")
+    assert {parameter.dtype for parameter in clip.parameters()} == {PRECISIONS[precision]}
+
+
 def test_unknown_precision(weights: Path) -> None:
     with pytest.raises(UsageError, match="E_PRECISION: no precision 'fp8' - choose from: fp32, bf16, fp16"):
         load_backbone(weights / "fp32.safetensors", precision="fp8")
