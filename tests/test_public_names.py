@@ -18,6 +18,7 @@ def test_public_names():
     assert networks.__all__ == [
         "AnomalyCLIP",
         "AnomalyCLIPEnsemble",
+        "Fusion",
         "HandWrittenCLIP",
         "NetworkSettings",
         "clip_from_state_dict",

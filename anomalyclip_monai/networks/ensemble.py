@@ -9,28 +9,34 @@ import torch
 from torch import Tensor, nn
 
 from anomalyclip_monai.networks.anomaly_clip import AnomalyCLIP
+from anomalyclip_monai.networks.fusion import Fusion
 from anomalyclip_monai.networks.settings import NetworkSettings
-from anomalyclip_monai.networks.similarity import resize_map
+from anomalyclip_monai.networks.similarity import resize_map, top_fraction_mean
 
 
 class AnomalyCLIPEnsemble(nn.Module):
-    """Networks whose maps and scores are averaged, such as on squares of another size.
+    """Networks whose maps and scores are averaged or fused, such as on squares of another size.
 
     Networks that were trained apart from each other err in different places: a false alarm of one alone is halved,
     what both see stays. All of them take the same learned prompts, which are the ensemble's ``state_dict()``.
 
     Args:
         networks: at least one; what only one can give, such as text features, is of the first.
+        fusion: how maps become one, at the size of the first network's and with its kind of score; without it maps on
+            the images' own pixels and scores are averaged.
 
     Raises:
-        ValueError: there is no network.
+        ValueError: there is no network, or another number of them than the fusion has weights.
     """
 
-    def __init__(self, networks: Iterable[AnomalyCLIP]) -> None:
+    def __init__(self, networks: Iterable[AnomalyCLIP], fusion: Fusion | None = None) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
+        self.fusion = fusion
         if not self.networks:
             raise ValueError("an ensemble of no networks, give one at least")
+        if fusion is not None and len(fusion.weights) != len(self.networks):
+            raise ValueError(f"{len(fusion.weights)} weights for {len(self.networks)} networks, give one for each")
 
     @property
     def members(self) -> list[AnomalyCLIP]:
@@ -67,6 +73,11 @@ class AnomalyCLIPEnsemble(nn.Module):
         seen = [member.look(images, mirror=mirror) for member in self.members]
         score = torch.stack([score for score, _ in seen]).mean(dim=0)
         size = images.shape[-2:]
+        if self.fusion is not None:
+            fused = self.fusion.fuse([resize_map(own, self.settings.size) for _, own in seen], images)
+            if self.settings.image_score == "map_top2":
+                score = top_fraction_mean(fused)
+            return score, resize_map(fused, size)
         anomaly_map = resize_map(seen[0][1], size)
         for _, own in seen[1:]:
             # Of a large photo no more than two maps are held at a time.

@@ -52,8 +52,18 @@ def gaussian_kernel(sigma: float) -> Tensor:
 
 
 def smooth_last_axis(maps: Tensor, sigma: float) -> Tensor:
-    """Convolve along the last axis, mirrored at the borders with the border pixel repeated (``d c b a | a b``)."""
-    kernel = gaussian_kernel(sigma).to(maps)
+    """Smooth along the last axis with a :func:`gaussian_kernel`."""
+    return convolve_last_axis(maps, gaussian_kernel(sigma))
+
+
+def convolve_last_axis(maps: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve along the last axis, mirrored at the borders with the border pixel repeated (``d c b a | a b``).
+
+    Args:
+        maps: (..., W).
+        kernel: (2 * radius + 1,), symmetric.
+    """
+    kernel = kernel.to(maps)
     radius, count = len(kernel) // 2, maps.shape[-1]
     index = torch.arange(-radius, count + radius, device=maps.device) % (2 * count)
     index = torch.where(index < count, index, 2 * count - 1 - index)
@@ -64,5 +74,5 @@ def smooth_last_axis(maps: Tensor, sigma: float) -> Tensor:
 def top_fraction_mean(maps: Tensor, fraction: float = 0.02) -> Tensor:
     """(B, ...) -> (B,) mean of the highest ``fraction`` of each map, of one value at least."""
     values = maps.flatten(1)
-    count = max(1, round(fraction * values.shape[1]))
+    count = max(1, round(fraction * int(values.shape[1])))
     return values.topk(count, dim=1).values.mean(dim=1)
