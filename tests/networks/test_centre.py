@@ -27,12 +27,12 @@ def test_a_lit_rectangle_by_hand() -> None:
     assert field[46:114, 115].tolist() == [0.0, *[1.0] * 66, 0.0]
     assert field.sum() == 66 * 36 - 4 * 3
     prior = own_centre(image)[0, 0]
-    # centre: row 79.5, column 114.5; deviations nearly those of 66 and 36 rows and columns, sqrt((n^2 - 1) / 12)
+    # centre: row 79.5, column 114.5; deviations nearly (the corners lack) those of 66 and 36, sqrt((n^2 - 1) / 12)
     assert np.unravel_index(int(prior.argmax()), prior.shape) in [(79, 114), (79, 115), (80, 114), (80, 115)]
     down, across = ((np.array([66, 36]) ** 2 - 1) / 12) ** 0.5
     for row, column, factor in ((79, 114, 1.02), (60, 105, 1.02), (35, 145, 0.02)):
         expected = factor * np.exp(-(((row - 79.5) / down) ** 2 + ((column - 114.5) / across) ** 2) / 4)
-        assert prior[row, column].item() == pytest.approx(expected, rel=0.02)
+        assert prior[row, column].item() == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (190, 333)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,16 @@ def test_every_further_network_has_a_folder_of_its_own():
 def test_precision_is_that_of_all_networks():
     network = load_network(choose_model("tiny", precision="bf16"), CPU)
     assert all(member.clip.visual.proj.dtype == torch.bfloat16 for member in network.members)
+
+
+def test_a_bundle_without_an_entry_for_it_has_one_precision(tmp_path):
+    shipped, root = resources.bundle_root("tiny"), tmp_path / "anomalyclip_old"
+    (root / "configs").mkdir(parents=True)
+    definition = read_definition(resources.inference_config(shipped))
+    del definition["precision"]
+    (root / "configs" / INFERENCE).write_text(json.dumps(definition))
+    with pytest.raises(UsageError, match="E_OPTION: this model has one precision"):
+        choose_model(str(root), precision="bf16")
 
 
 def test_the_first_network_of_a_choice():
