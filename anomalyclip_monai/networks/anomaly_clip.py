@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -187,7 +186,7 @@ class AnomalyCLIP(TwoStateCLIP):
     _features_of: Tensor | None
 
     def __init__(self, clip: nn.Module, settings: NetworkSettings | None = None, **changes: Any) -> None:
-        settings = replace(settings or NetworkSettings(), **changes)
+        settings = (settings or NetworkSettings()).changed(**changes)
         super().__init__(clip, settings)
         tower = text_tower(clip)
         check_range("depth", settings.depth, 1, len(tower.blocks))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -79,8 +78,7 @@ class HandWrittenCLIP(TwoStateCLIP):
         baseline = BASELINES[method]
         settings: NetworkSettings = like.settings
         if baseline.plain_clip:
-            settings = replace(
-                settings,
+            settings = settings.changed(
                 feature_layers=[len(vision_tower(like.clip.visual).blocks)],
                 local_attention="none",
                 temperature=float(torch.exp(-like.clip.logit_scale)),

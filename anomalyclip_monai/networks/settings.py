@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, get_args
 
 from anomalyclip_monai.networks.dual_path import LocalAttention
 
@@ -66,6 +66,14 @@ class NetworkSettings:
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check()
+
+    def changed(self, **changes: Any) -> Self:
+        """These settings but for some, by name: for a bundle's configuration, where ``dataclasses`` may be unknown.
+
+        Raises:
+            ValueError: a value is out of range.
+        """
+        return replace(self, **changes)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import importlib.util
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def starting_network(
         weights = read_state_dict(bundle_weights(root, image_size) if init == "bundle" else init)
         clip = _from_weights(with_text_side(weights, read_state_dict(own)), description)
     settings: NetworkSettings = configured([resources.inference_config(root)], {}).get_parsed_content("settings")
-    network = AnomalyCLIP(clip, replace(settings, image_size=image_size or settings.image_size))
+    network = AnomalyCLIP(clip, settings.changed(image_size=image_size or settings.image_size))
     network.load_state_dict(read_state_dict(prompts_file(root)))
     return network
 

@@ -91,7 +91,7 @@ def with_a_third(tmp_path: Path) -> Path:
         "precision": "$@precision or 'bf16'",
     }
     changes = "image_size=64, feature_layers=(3, 6), local_attention='none', dpam_layer=1, mirrors=False"
-    third["settings"] = f"$dataclasses.replace(@settings, {changes})"
+    third["settings"] = f"$@settings.changed({changes})"
     networks.append(third)
     fusion = {"_target_": "anomalyclip_monai.networks.Fusion", "_disabled_": "@fast", "bias": 0.5, "prior": 0.1}
     definition["network_def"]["fusion"] = {**fusion, "weights": [0.5, 0.4, 0.3]}

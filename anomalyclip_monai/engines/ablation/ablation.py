@@ -191,7 +191,7 @@ class Ablation:
     def _measure(self, row: Row) -> Report:
         """The report of a row, as an earlier run left it if nothing has changed."""
         prompts = [self.choice.prompts_file()] if row.prompts == "shipped" else self._prompts(row)
-        settings = replace(self.network.settings, **row.network)
+        settings = self.network.settings.changed(**row.network)
         network = RememberingCLIP(self.network.clip, settings, folder=self._measured)
         chosen = replace(self._with(network), prompts=prompts[0])
         methods = [row.method] if row.group else None  # the base: with all trivial baselines of this kind of image
