@@ -39,6 +39,8 @@ OF_OTHERS = frozenset(
     {
         "--beside",  # of the recipe's table
         "--dicom",
+        "--evidence",
+        "--shipped",
         "--nproc-per-node",  # of torchrun
     }
 )

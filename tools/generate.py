@@ -1,11 +1,13 @@
-"""Write what follows from the declared options: entries of the bundles' JSON files and the tables of docs/options.md.
+"""Write what follows: from declared options entries of JSON files and docs/options.md, from the evidence texts.
 
     python tools/generate.py            write
     python tools/generate.py --check    write nothing; exit 1 where a file is not what would be written
 
 Of a bundle's JSON files the value of an entry is the bundle's own and stays; an entry that is missing gets the
 option's default, and what hands entries on (the arguments of steps, the conditions of a calibration, the options of a
-report) is written anew from :mod:`anomalyclip_monai.options`.
+report) is written anew from :mod:`anomalyclip_monai.options`. What a bundle says of its presets, and the regions
+of Markdown pages between ``<!-- evidence: NAME -->`` and ``<!-- end -->``, are written from the bundle's
+``docs/evidence.json``, the pages outside of bundles from that of the default bundle: see :mod:`recipes.evidence`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from anomalyclip_monai import resources
 from anomalyclip_monai.options import (
     CaseOptions,
     InputOptions,
@@ -28,6 +31,9 @@ from anomalyclip_monai.options import (
     heatmap_settings,
     reported_settings,
 )
+from recipes.evidence import evidence_file, read_evidence
+from recipes.evidence.pages import OPENING, Source, filled
+from recipes.evidence.presets import preset_lines, published_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "options.md"
@@ -65,11 +71,44 @@ def generated() -> Iterator[tuple[Path, str]]:
         for name, fill in (("inference", fill_inference), ("evaluate", fill_evaluate), ("train", fill_train)):
             path = folder / "configs" / f"{name}.json"
             config = json.loads(path.read_text(encoding="utf-8"))
-            filled = fill(config)
+            content = fill(config)
             if name == "inference":
-                definitions[folder.name] = filled
-            yield path, json.dumps(filled, indent=4) + "\n"
+                content |= preset_evidence(folder, fast="fast" in content)
+                definitions[folder.name] = content
+            yield path, json.dumps(content, indent=4) + "\n"
     yield PAGE, page(definitions)
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        if OPENING in text:
+            yield path, filled(text, source_of(path))
+
+
+def pages() -> Iterator[Path]:
+    """The pages that may show what was measured."""
+    yield ROOT / "README.md"
+    yield from sorted((ROOT / "docs").glob("*.md"))
+    yield from sorted((ROOT / "bundles").glob("*/docs/README.md"))
+
+
+def source_of(page: Path) -> Source:
+    """The bundle that a page is in, elsewhere the default one, and its evidence."""
+    own = page.parents[1]
+    bundle = (
+        own
+        if own.parent == ROOT / "bundles"
+        else ROOT / "bundles" / f"{resources.BUNDLE_PREFIX}{resources.DEFAULT_BUNDLE}"
+    )
+    return Source(bundle, read_evidence(evidence_file(bundle)))
+
+
+def preset_evidence(bundle: Path, *, fast: bool) -> dict[str, dict[str, str]]:
+    """The entries of ``inference.json`` that say how good the model is; ``fast``: of its first network as well."""
+    path = evidence_file(bundle)
+    if not path.is_file():
+        return {"evidence": published_lines()}
+    evidence = read_evidence(path)
+    entries = {"evidence": preset_lines(evidence)}
+    return entries | ({"evidence_fast": preset_lines(evidence, fast=True)} if fast else {})
 
 
 def fill_inference(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ interval belongs to what is shipped: ``backbone.safetensors`` of the first run, 
 Of an ensemble ``--beside`` names the trainings of the second network, one for each seed, whose checkpoints run beside
 those of the first; without it the bundle's own does, and with ``--fast`` none. Where an organ was left out the first
 network runs alone. OUT gets ``table.md``, ``table.json`` with every single value, and the reports. What has a report of
-the same weights, settings and files there is not measured again.
+the same weights, settings and files there is not measured again. ``--evidence FILE`` puts the numbers of the shipped
+weights, with ``--fast`` those of the first network, into a bundle's ``docs/evidence.json``, from which
+``python tools/generate.py`` makes the texts that show them.
 """
 
 from __future__ import annotations
@@ -42,9 +44,15 @@ from anomalyclip_monai.data.cases import the_case
 from anomalyclip_monai.engines.evaluation import bundle_evaluator
 from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError, UsageError
+from anomalyclip_monai.outputs.report.content import Measure
+from anomalyclip_monai.outputs.report.content import Report as TypedReport
 from anomalyclip_monai.weights.bundle import BACKBONES, OTHER_ENCODER, backbone_file, other_encoders
 from anomalyclip_monai.weights.choice import ModelChoice, choose_model
 from benchmarks.rtstruct_overlap import contours_by_slice
+from recipes.evidence import MeasuredOn, Measurement, update
+from recipes.evidence import Part as EvidencePart
+from recipes.evidence import parts as evidence_parts
+from recipes.evidence.parts import Provenance, head_of
 
 Report: TypeAlias = Mapping[str, Any]
 """Content of a ``report.json``."""
@@ -278,9 +286,10 @@ def write_if_new(path: Path, content: bytes) -> None:
 @contextmanager
 def bundle_with(weights: Weights, bundle: Path) -> Iterator[ModelChoice]:
     """A copy of a bundle whose networks have other weights; the first runs alone where there are none for a second."""
+    replaced = (*BACKBONES, OTHER_ENCODER) if weights.second else BACKBONES
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / bundle.name
-        shutil.copytree(bundle, root, ignore=shutil.ignore_patterns(*BACKBONES, OTHER_ENCODER))
+        shutil.copytree(bundle, root, ignore=shutil.ignore_patterns(*replaced))
         shutil.copyfile(weights.first, root / "models" / BACKBONES[0])
         if weights.second:
             for own in other_encoders(bundle):
@@ -533,6 +542,37 @@ def write_table(lines: Sequence[str], content: Mapping[str, Any], out: Path) -> 
     (out / "table.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def evidence_of(rows: Sequence[Mapping[str, Any]], reports: Reports, whose: str) -> EvidencePart:
+    """The part of a bundle's evidence that these rows are.
+
+    Args:
+        rows: see :func:`rows_of`.
+        reports: of the shipped weights.
+        whose: key of the shipped weights' entries in a row.
+    """
+    sets, measures = {}, {}
+    measurements: list[Measurement] = []
+    for row in rows:
+        name, measure = f"{row['set']}/{row['case']}" if row["case"] else row["set"], row["measure"]
+        title = f"{row['title']}: {row['case']}" if row["case"] else row["title"]
+        sets[name] = MeasuredOn(title, row["samples"], row["groups"], row["protocol"])
+        measures[measure] = row["measure_title"]
+        found: dict[str, Mapping[str, Any]] = {
+            evidence_parts.TRIVIAL: {"value": row["best_baseline"]},
+            **{f"seed {index}": {"value": seed["mean"]} for index, seed in enumerate(row["seeds"].values())},
+            evidence_parts.SEEDS: {"value": row["mean_over_seeds"]},
+            evidence_parts.SHIPPED: row[whose],
+        }
+        measurements += [
+            Measurement(name, measure, variant, Measure.from_json(entry))
+            for variant, entry in found.items()
+            if entry.get("value") is not None
+        ]
+    read = [TypedReport.from_json(report) for report in reports.values()]
+    head = head_of(read, Provenance.now(), read[0].model)
+    return EvidencePart(head, sets, measures, tuple(measurements))
+
+
 # The command
 
 
@@ -563,12 +603,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--bootstrap", type=int, default=1000, metavar="N", help="for intervals (default: %(default)s)")
     parser.add_argument("--limit", type=int, metavar="N", help="only N samples of each set, for a trial")
+    parser.add_argument("--evidence", type=Path, metavar="FILE", help="a bundle's docs/evidence.json")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     if chosen.checkpoints < 1:
         parser.error("--checkpoints must be at least 1")
     if chosen.beside and len(chosen.beside) != len(chosen.model):
         parser.error("--beside needs as many runs as --model")
+    if chosen.evidence and chosen.model and not chosen.shipped:
+        parser.error("--evidence is of the shipped weights: add --shipped")
     return chosen
 
 
@@ -601,8 +644,12 @@ def judge_model(arguments: argparse.Namespace) -> list[str]:
     notes = [*notes_of(parts, measured), *notes_on_runs(all_runs, arguments.checkpoints)]
     lines = [*markdown([cells_of(row, first.name) for row in rows]), "", *(f"- {note}" for note in notes)]
     models = models_of(seeds, left_out, first, shipped)
-    content = {"schema": "anomalyclip-embedded-table/1", "models": models, "rows": rows, "notes": notes}
-    write_table(lines, content, out)
+    table = {"schema": "anomalyclip-embedded-table/1", "models": models, "rows": rows, "notes": notes}
+    write_table(lines, table, out)
+    if arguments.evidence:
+        whose = "shipped" if shipped else "final"
+        name = "embedded_fast" if other is None and other_encoders(bundle) else "embedded"
+        update(arguments.evidence, name, evidence_of(rows, measured.whole[whose], whose))
     print(f"measured for {judge.seconds:.0f} s", file=sys.stderr)
     return lines
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from recipes.tiny.commands import average, reproduce, train
+from recipes.tiny.commands import average, evidence, reproduce, train
 
-COMMANDS = (train, average, reproduce)
+COMMANDS = (train, average, reproduce, evidence)
 """The modules of the commands, in the order of ``--help``."""
 
 

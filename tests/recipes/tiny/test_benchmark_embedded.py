@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_report import made_report
 from PIL import Image
 
-from anomalyclip_monai.weights.bundle import other_encoders
+from anomalyclip_monai import resources
+from anomalyclip_monai.weights.bundle import fingerprint, other_encoders
+from recipes.evidence import MeasuredOn, read_evidence
 from recipes.tiny.benchmarks import embedded
 
 
@@ -141,6 +144,38 @@ def test_a_run_without_another_organ_is_refused(data: Path, tmp_path: Path, caps
     assert capsys.readouterr().err.startswith("E_RUN: it was trained without ultrasound, not without nothing")
 
 
+def test_rows_become_evidence_of_the_shipped_weights() -> None:
+    row = {"set": "headct", "title": "HeadCT", "measure": "image_auroc", "measure_title": "image AUROC", "case": ""}
+    row |= {"samples": 30, "groups": 29, "protocol": "paper", "best_baseline": 0.7, "mean_over_seeds": 0.85}
+    row |= {"seeds": {"run a": {"mean": 0.8}, "run b": {"mean": 0.9}}}
+    row |= {"final": {"value": 0.1}, "shipped": {"value": 0.95, "low": 0.9, "high": 1.0}}
+    heads = row | {"set": "normal_volumes", "measure": "normal_false_ml", "case": "one", "best_baseline": None}
+    heads |= {"seeds": {}, "mean_over_seeds": None, "shipped": {"value": 0.25}, "samples": 1, "groups": 1}
+    part = embedded.evidence_of([row, heads], {"headct": made_report()}, "shipped")
+    assert {(one.set, one.measure, one.variant): one.found.value for one in part.measurements} == {
+        ("headct", "image_auroc", "trivial"): 0.7,
+        ("headct", "image_auroc", "seed 0"): 0.8,
+        ("headct", "image_auroc", "seed 1"): 0.9,
+        ("headct", "image_auroc", "seeds"): 0.85,
+        ("headct", "image_auroc", "shipped"): 0.95,
+        ("normal_volumes/one", "normal_false_ml", "shipped"): 0.25,
+    }
+    found = part.find("headct", "image_auroc", "shipped")
+    assert found is not None
+    assert (found.low, found.high) == (0.9, 1.0)
+    assert part.sets["headct"] == MeasuredOn("HeadCT", 30, 29, "paper")
+    assert (part.head.thresholds, part.head.settings) == ((0.5,), {"preset": "auto", "axes": 3})
+    assert part.head.weights["weights_sha256"] == "cd" * 32
+
+
+def test_evidence_of_a_training_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evidence = tmp_path / "evidence.json"
+    with pytest.raises(SystemExit):
+        embedded.main([str(data), "-o", str(tmp_path), "--model", str(tmp_path), "--evidence", str(evidence)])
+    assert "--evidence is of the shipped weights: add --shipped" in capsys.readouterr().err
+    assert not evidence.exists()
+
+
 def test_a_missing_value_makes_no_mean() -> None:
     assert embedded.mean([0.5, 1.0]) == 0.75
     assert embedded.mean([0.5, None]) is None
@@ -156,8 +191,11 @@ def test_numbers() -> None:
 @pytest.mark.usefixtures("one_thread")
 def test_the_shipped_model_is_measured_once(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(data), "-o", str(tmp_path / "out"), "--bootstrap", "10", "--device", "cpu"]
+    arguments += ["--evidence", str(tmp_path / "evidence.json")]
     assert embedded.main(arguments) == 0
     before = capsys.readouterr().out
+    found = read_evidence(tmp_path / "evidence.json").part("embedded")
+    assert (set(found.sets), found.head.weights) == ({"headct", "busi"}, fingerprint(resources.bundle_root("tiny")))
     assert embedded.main(arguments) == 0
     after = capsys.readouterr()
     assert after.out == before
