@@ -18,7 +18,7 @@ from anomalyclip_monai.data.memory import volume_of_array
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
 from anomalyclip_monai.engines.evaluation.samples import records_of
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, innermost, known_cause, unforeseen
-from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.networks.ensemble import Network
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
 from anomalyclip_monai.outputs import Result
 from anomalyclip_monai.transforms import FindLesionsd
@@ -179,7 +179,7 @@ def fit_threshold(
         return calibrator.fit(pipeline.conditions)
 
 
-def load_model(model: str = resources.DEFAULT_BUNDLE, *, device: str = "cpu", **choice: Any) -> AnomalyCLIP:
+def load_model(model: str = resources.DEFAULT_BUNDLE, *, device: str = "cpu", **choice: Any) -> Network:
     """A network with learned prompts and cached text features, in evaluation mode.
 
     Args:

@@ -63,7 +63,8 @@ def whole_network(name: str, precision: str) -> tuple[Any, Any]:
     import random_weights
     import torch
 
-    from anomalyclip_monai.networks import AnomalyCLIP, load_backbone
+    from anomalyclip_monai.networks import AnomalyCLIP, NetworkSettings
+    from anomalyclip_monai.weights import load_backbone
     from anomalyclip_monai.weights.hub import network_definition
 
     with tempfile.TemporaryDirectory() as folder:
@@ -76,10 +77,12 @@ def whole_network(name: str, precision: str) -> tuple[Any, Any]:
         definition.pop("_target_")
         clip = definition.pop("clip")
         clip.pop("_target_")
-        network = AnomalyCLIP(load_backbone(**clip), **definition).eval()
+        settings = definition.pop("settings")
+        settings.pop("_target_")
+        network = AnomalyCLIP(load_backbone(**clip), NetworkSettings(**settings)).eval()
     with torch.no_grad():
         network.text_features()
-    return network.score_and_map, torch.rand(1, 1, network.image_size[0], network.image_size[1])
+    return network.score_and_map, torch.rand(1, 1, *network.settings.size)
 
 
 def some_tag(name: str) -> str | None:

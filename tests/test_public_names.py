@@ -18,7 +18,9 @@ def test_public_names():
     assert networks.__all__ == [
         "AnomalyCLIP",
         "AnomalyCLIPEnsemble",
+        "Fusion",
         "HandWrittenCLIP",
+        "NetworkSettings",
         "clip_from_state_dict",
         "named_config",
         "prompts_from_authors",

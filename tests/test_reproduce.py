@@ -232,7 +232,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     bundle = tmp_path / "bundles" / "anomalyclip_vitl14_336"
     shutil.copytree(resources.bundle_root("vitl14_336"), bundle, ignore=shutil.ignore_patterns("models"))
     config = json.loads(resources.inference_config(bundle).read_text())
-    config["network_def"]["image_size"] = 70
+    config["settings"]["image_size"] = 70
     resources.inference_config(bundle).write_text(json.dumps(config))
     monkeypatch.setattr(resources, "bundle_folders", lambda: [tmp_path / "bundles"])
 

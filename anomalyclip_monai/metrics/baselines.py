@@ -17,7 +17,14 @@ PRIOR_WIDTH = 0.25
 """Standard deviation of the centre prior, as a share of the image's width and height."""
 FIELD_SIZE = 256
 """Side of the square on which the body's field is looked for."""
-_FIELD_BLUR, _LEAST_FIELD, _LEAST_SPREAD, _OUTSIDE = 7, 50, 8.0, 0.02
+FIELD_BLUR = 7
+"""Side in pixels of the square over which brightness is averaged there."""
+LEAST_FIELD = 50
+"""A field of fewer pixels is none."""
+LEAST_SPREAD = 8.0
+"""Standard deviation in pixels that a field has at least."""
+OUTSIDE = 0.02
+"""Share of the prior that is left outside the field."""
 
 
 def brightness_map(image: ArrayLike) -> NDArray[np.float32]:
@@ -48,7 +55,7 @@ def body_field(photo: ArrayLike) -> NDArray[np.bool_]:
     specks, holes filled.
     """
     grey = resized(np.asarray(photo).mean(axis=0, dtype=np.float64), FIELD_SIZE)
-    smooth = ndimage.uniform_filter(grey, _FIELD_BLUR)
+    smooth = ndimage.uniform_filter(grey, FIELD_BLUR)
     opened = ndimage.binary_opening(smooth > BODY_FRACTION * smooth.max())
     return np.asarray(ndimage.binary_fill_holes(opened), bool)
 
@@ -59,15 +66,15 @@ def body_centre(field: NDArray[np.bool_]) -> NDArray[np.float32]:
     exp(-(dx^2 + dy^2) / 4), with dx and dy from the field's centre of mass in its own standard deviations, times 1.02
     inside the field and .02 outside. Without a field to speak of it is the centre prior.
     """
-    if np.count_nonzero(field) < _LEAST_FIELD:
+    if np.count_nonzero(field) < LEAST_FIELD:
         return centre_prior(*field.shape)
     places = np.nonzero(field)
     dy, dx = (
-        (np.arange(size) - at.mean()) / max(at.std(), _LEAST_SPREAD)
+        (np.arange(size) - at.mean()) / max(at.std(), LEAST_SPREAD)
         for size, at in zip(field.shape, places, strict=True)
     )
     prior = np.exp(-(dy[:, None] ** 2 + dx[None, :] ** 2) / 4)
-    return (prior.astype(np.float32) * (_OUTSIDE + field)).astype(np.float32)
+    return (prior.astype(np.float32) * (OUTSIDE + field)).astype(np.float32)
 
 
 def box_share(field: NDArray[np.bool_]) -> float:

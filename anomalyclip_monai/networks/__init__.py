@@ -13,12 +13,16 @@ from anomalyclip_monai.networks.checkpoints import (
     prompts_from_authors,
 )
 from anomalyclip_monai.networks.ensemble import AnomalyCLIPEnsemble
+from anomalyclip_monai.networks.fusion import Fusion
 from anomalyclip_monai.networks.hand_written import HandWrittenCLIP
+from anomalyclip_monai.networks.settings import NetworkSettings
 
 __all__ = [
     "AnomalyCLIP",
     "AnomalyCLIPEnsemble",
+    "Fusion",
     "HandWrittenCLIP",
+    "NetworkSettings",
     "clip_from_state_dict",
     "named_config",
     "prompts_from_authors",

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.networks.matching import describe_mismatch
+from anomalyclip_monai.networks.neck import TokenNeck
 from anomalyclip_monai.networks.stem import ConvolutionalStem
+from anomalyclip_monai.networks.towers import vision_tower
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,9 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 IMAGE_SIDE = "visual."
 """Begins the names of a CLIP's tensors that see the image."""
+
+NECK = f"{IMAGE_SIDE}neck."
+"""Begins the names of the tensors of a learned neck."""
 
 _OPENAI_MARKS = ("input_resolution", "context_length", "vocab_size")
 """Scalars that only OpenAI's own archives carry beside the weights."""
@@ -63,11 +68,13 @@ def clip_from_state_dict(
             open_clip shares, or with the text tower under ``text.`` as in open_clip's ``CustomTextCLIP``.
             A ``module.`` prefix and OpenAI's scalar entries are dropped.
         config: ``{"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}`` as in open_clip's model files, or with
-            these under ``model_cfg``, and optionally a ``stem``. Without it sizes are read off the tensors, heads
-            by OpenAI's rule (width / 64).
+            these under ``model_cfg``, and optionally a ``stem`` in the place of ``visual.conv1`` and a ``neck``,
+            which becomes ``visual.neck``: arguments of :class:`ConvolutionalStem` and :class:`TokenNeck`. Without it
+            sizes are read off the tensors, heads by OpenAI's rule (width / 64).
         quick_gelu: the activation, over what ``config`` says. Without ``config`` it must be given, except for
             OpenAI's own archives: weights do not show it, and the wrong one runs without an error.
-        dtype: floating point type of the tower in memory.
+        dtype: floating point type of the tower in memory. Beside a neck it is that of the frozen image side alone:
+            neck and text side cost little, and stay in float32.
 
     Raises:
         WeightsError: keys or sizes do not match (``E_BACKBONE``), or the activation is unknown.
@@ -95,7 +102,13 @@ def clip_from_state_dict(
     clip: Any = empty_clip(config, quick_gelu=quick_gelu)
     if stem := config.get("stem"):
         clip.visual.conv1 = ConvolutionalStem(**stem).to_empty(device="cpu")
-    _load_every_key(clip, {key: _cast(value, dtype) for key, value in state.items()})
+    neck = config.get("neck")
+    if neck:
+        with torch.device("meta"):
+            width = vision_tower(clip.visual).width
+            clip.visual.neck = TokenNeck(**neck, width=width, embed_dim=clip.text_projection.shape[-1])
+    types = {key: torch.float32 if neck and not _is_frozen_image_side(key) else dtype for key in state}
+    _load_every_key(clip, {key: _cast(value, types[key]) for key, value in state.items()})
     return clip.eval().requires_grad_(False)
 
 
@@ -237,6 +250,10 @@ def _load_every_key(clip: nn.Module, state: dict[str, Tensor]) -> None:
             "use the description that belongs to the weights",
         )
     clip.load_state_dict(state, assign=True)
+
+
+def _is_frozen_image_side(key: str) -> bool:
+    return key.startswith(IMAGE_SIDE) and not key.startswith(NECK)
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalyclip_monai.networks.neck import TokenNeck
 from anomalyclip_monai.networks.towers import Tower
 
 LocalAttention = Literal["v-v", "q-q", "k-k", "none"]
@@ -19,7 +20,8 @@ class ImageFeatures(NamedTuple):
 
     Attributes:
         image: (B, D) projected class token, not normalised, without ``ln_post``.
-        patches: feature layer -> (B, 1 + N, D) projected local tokens, not normalised, class token first.
+        patches: feature layer, or member of a neck -> (B, 1 + N, D) local tokens in the joint space, not normalised,
+            class token first.
         grid: rows and columns of patches, N = rows * columns.
     """
 
@@ -35,6 +37,7 @@ def encode_image(
     local_blocks: int,
     feature_layers: Collection[int],
     local_attention: LocalAttention = "v-v",
+    neck: TokenNeck | None = None,
 ) -> ImageFeatures:
     """(B, 3, H, W) normalised images -> features of both paths.
 
@@ -45,11 +48,13 @@ def encode_image(
         feature_layers: blocks, counted from 1, whose local tokens are returned. A layer before the local path
             starts gives the tokens of the global path.
         local_attention: the kind of attention on the local path.
+        neck: moves the tokens of all feature layers together into the joint space, in float32, in the place of the
+            tower's own projection of each.
     """
     embedded = tower.embed(images)
     start = len(tower.blocks) if local_attention == "none" else len(tower.blocks) - local_blocks
     global_path = local_path = embedded.tokens
-    patches = {}
+    layers = {}
     for layer, block in enumerate(tower.blocks, start=1):
         query, key, value = tower.heads(block, embedded, global_path)
         # Both paths read the same projections of the global path; the local path skips the MLP.
@@ -63,11 +68,10 @@ def encode_image(
         if layer <= start:
             local_path = global_path
         if layer in feature_layers:
-            patches[layer] = tower.project(tower.normalize(local_path))
+            layers[layer] = tower.normalize(local_path)
+    if neck is None:
+        patches = {layer: tower.project(tokens) for layer, tokens in layers.items()}
+    else:
+        joined = neck([tokens.float() for tokens in layers.values()], embedded.grid)
+        patches = dict(enumerate(joined, start=1))
     return ImageFeatures(tower.project(global_path[:, 0]), patches, embedded.grid)
-
-
-def check_local_attention(kind: str) -> None:
-    """Raise ``ValueError`` if ``kind`` is not one of the kinds of local attention."""
-    if kind not in get_args(LocalAttention):
-        raise ValueError(f"local_attention ({kind!r}) must be one of {', '.join(get_args(LocalAttention))}")

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomalyclip_monai.exceptions import WeightsError
+from anomalyclip_monai.networks.anomaly_clip import TwoStateCLIP
 from anomalyclip_monai.networks.dual_path import ImageFeatures
 from anomalyclip_monai.networks.matching import describe_mismatch
 from anomalyclip_monai.networks.prompts import TextTower, as_constant, encode_prompts, text_tower, tokenize_sentences
 from anomalyclip_monai.networks.sentences import ENSEMBLE, FIXED, PLAIN, Sentences
+from anomalyclip_monai.networks.settings import NetworkSettings
 from anomalyclip_monai.networks.towers import vision_tower
-from anomalyclip_monai.networks.two_states import TwoStateCLIP
 
 Method = Literal["clip", "clip_ac", "hand_written", "fixed_pair"]
 """Name of a baseline with hand-written sentences."""
@@ -75,22 +76,19 @@ class HandWrittenCLIP(TwoStateCLIP):
         if not object_name.strip():
             raise ValueError("object_name is empty, name what the images show, or say object")
         baseline = BASELINES[method]
-        super().__init__(
-            like.clip,
-            image_size=like.image_size,
-            feature_layers=[len(vision_tower(like.clip.visual).blocks)] if baseline.plain_clip else like.feature_layers,
-            dpam_layer=like.local_blocks + 1,
-            local_attention="none" if baseline.plain_clip else like.local_attention,
-            temperature=float(torch.exp(-like.clip.logit_scale)) if baseline.plain_clip else like.temperature,
-            sigma=like.sigma,
-            image_score=like.image_score,
-            mean=like.mean.flatten().tolist(),
-            std=like.std.flatten().tolist(),
-        )
+        settings: NetworkSettings = like.settings
+        if baseline.plain_clip:
+            settings = settings.changed(
+                feature_layers=[len(vision_tower(like.clip.visual).blocks)],
+                local_attention="none",
+                temperature=float(torch.exp(-like.clip.logit_scale)),
+            )
+        super().__init__(like.clip, settings)
         self.method = method
         self.sentences = baseline.sentences.about(object_name)
-        self.to(like.mean.device)
-        with as_constant(like.mean.device):
+        device = self.clip.logit_scale.device
+        self.to(device)
+        with as_constant(device):
             features = encode_sentences(text_tower(self.clip), self.sentences)
         self.register_buffer("features", features, persistent=False)
 

@@ -27,11 +27,12 @@ class TokenNeck(nn.Module):
 
     def __init__(self, layers: int, width: int, components: int, hidden: int, embed_dim: int, members: int = 1) -> None:
         super().__init__()
+        self.layers = layers
         self.reduce = nn.Linear(layers * width, components)
         self.members = nn.ModuleList(NeckMember(components, hidden, embed_dim) for _ in range(members))
 
     def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
-        """(B, 1 + N, width) per block, class token first -> (B, 1 + N, D) per member; N = rows * columns of ``grid``."""
+        """(B, 1 + N, width) per block, class token first -> (B, 1 + N, D) per member, N = rows * columns of grid."""
         tokens = self.reduce(torch.cat(list(layers), dim=-1))
         return [member(tokens, grid) for member in self.members]
 

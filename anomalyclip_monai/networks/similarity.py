@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
+def state_logits(features: Tensor, text_features: Tensor, temperature: float = 0.07) -> Tensor:
+    """(..., D) and (2, D) -> (..., 2): cosines of the two states over the temperature, in float32."""
+    return F.normalize(features.float(), dim=-1) @ text_features.float().T / temperature
+
+
 def state_probabilities(features: Tensor, text_features: Tensor, temperature: float = 0.07) -> Tensor:
-    """(..., D) and (2, D) -> (..., 2): softmax of the cosines over the two states, in float32."""
-    cosine = F.normalize(features.float(), dim=-1) @ text_features.float().T
-    return (cosine / temperature).softmax(dim=-1)
+    """(..., D) and (2, D) -> (..., 2): softmax of :func:`state_logits` over the two states."""
+    return state_logits(features, text_features, temperature).softmax(dim=-1)
 
 
 def patches_to_map(probabilities: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(B, N) of a rows x columns grid -> (B, 1, *size), bilinear between patch centres."""
-    table = probabilities.reshape(probabilities.shape[0], 1, *grid)
-    return F.interpolate(table, size=size, mode="bilinear", align_corners=False)
+    """(B, N, C) of a rows x columns grid -> (B, C, *size), bilinear between patch centres."""
+    batch, _, channels = probabilities.shape
+    return resize_map(probabilities.mT.reshape(batch, channels, *grid), size)
+
+
+def resize_map(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, H, W) -> (B, C, *size), bilinear."""
+    rows, columns = size
+    return F.interpolate(maps, (int(rows), int(columns)), mode="bilinear", align_corners=False)
 
 
 def gaussian_smooth(maps: Tensor, sigma: float) -> Tensor:
@@ -40,8 +52,18 @@ def gaussian_kernel(sigma: float) -> Tensor:
 
 
 def smooth_last_axis(maps: Tensor, sigma: float) -> Tensor:
-    """Convolve along the last axis, mirrored at the borders with the border pixel repeated (``d c b a | a b``)."""
-    kernel = gaussian_kernel(sigma).to(maps)
+    """Smooth along the last axis with a :func:`gaussian_kernel`."""
+    return convolve_last_axis(maps, gaussian_kernel(sigma))
+
+
+def convolve_last_axis(maps: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve along the last axis, mirrored at the borders with the border pixel repeated (``d c b a | a b``).
+
+    Args:
+        maps: (..., W).
+        kernel: (2 * radius + 1,), symmetric.
+    """
+    kernel = kernel.to(maps)
     radius, count = len(kernel) // 2, maps.shape[-1]
     index = torch.arange(-radius, count + radius, device=maps.device) % (2 * count)
     index = torch.where(index < count, index, 2 * count - 1 - index)
@@ -52,5 +74,5 @@ def smooth_last_axis(maps: Tensor, sigma: float) -> Tensor:
 def top_fraction_mean(maps: Tensor, fraction: float = 0.02) -> Tensor:
     """(B, ...) -> (B,) mean of the highest ``fraction`` of each map, of one value at least."""
     values = maps.flatten(1)
-    count = max(1, round(fraction * values.shape[1]))
+    count = max(1, round(fraction * int(values.shape[1])))
     return values.topk(count, dim=1).values.mean(dim=1)

@@ -36,6 +36,7 @@ class Tower(Protocol):
     """A vision transformer of pre-norm blocks with a class token, in steps."""
 
     blocks: Sequence[nn.Module]
+    width: int
 
     def embed(self, images: Tensor) -> Embedded:
         """(B, 3, H, W) normalised images -> tokens."""
@@ -110,6 +111,7 @@ class OpenClipTower:
     def __init__(self, visual: Any) -> None:
         self._visual = visual
         self.blocks: Sequence[nn.Module] = visual.transformer.resblocks
+        self.width = int(visual.class_embedding.shape[-1])
 
     def embed(self, images: Tensor) -> Embedded:
         """See :class:`Tower`."""
@@ -149,6 +151,7 @@ class TimmTower:
     def __init__(self, visual: Any) -> None:
         self._visual, self._trunk = visual, visual.trunk
         self.blocks: Sequence[nn.Module] = visual.trunk.blocks
+        self.width = int(visual.trunk.embed_dim)
 
     def embed(self, images: Tensor) -> Embedded:
         """See :class:`Tower`."""

@@ -28,6 +28,9 @@ from anomalyclip_monai.weights import store
 from anomalyclip_monai.weights.published import MODELS, PublishedModel
 from anomalyclip_monai.weights.reading import read_description, read_state_dict
 
+AUTO = "auto"
+"""The precision that the machine is made for."""
+
 _OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -52,10 +55,10 @@ def load_backbone(
             :func:`~anomalyclip_monai.networks.named_config`; or a JSON file in the form of open_clip's
             ``open_clip_config.json``, by default the one beside the weights. A section ``stem`` replaces
             ``visual.conv1`` by a :class:`~anomalyclip_monai.networks.stem.ConvolutionalStem`, whose batch norms are
-            folded in fp32.
+            folded in fp32; a section ``neck`` adds a :class:`~anomalyclip_monai.networks.neck.TokenNeck`.
         text: a second file, whose text side takes the place of that of ``weights``, which may have the image side only.
         pretrained: open_clip's tag of these weights, where ``config`` is a name.
-        precision: of the tower in memory: ``fp32``, ``bf16`` or ``fp16``.
+        precision: of the tower in memory: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for :func:`native_precision`.
         model: name or description of a published model, which says what ``config`` says of others. Its weights must
             not have changed since their first load.
 
@@ -64,7 +67,7 @@ def load_backbone(
             published model's weights are not those of the first load (``E_WEIGHTS_CHANGED``).
         UsageError: there is no such precision (``E_PRECISION``).
     """
-    dtype = floating_type(precision)
+    dtype = floating_type(native_precision() if precision == AUTO else precision)
     if model is not None:
         published = MODELS[model] if isinstance(model, str) else model
         path = Path(weights) if weights else store.backbone(published.name)
@@ -88,6 +91,15 @@ def load_backbone(
     if description.get("stem") and dtype == torch.float32:
         clip.visual.conv1.fold()
     return clip
+
+
+def native_precision() -> str:
+    """``bf16`` where there are matrix units for it, in the GPU or, without one, in the processor; else ``fp32``."""
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
 
 
 def read_backbone(path: Path, published: PublishedModel) -> dict[str, Tensor]:

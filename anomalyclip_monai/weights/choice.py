@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 from anomalyclip_monai import resources
 from anomalyclip_monai.definition import configured, read_definition
 from anomalyclip_monai.exceptions import UsageError, WeightsError, innermost, known_cause
-from anomalyclip_monai.networks import AnomalyCLIP
 from anomalyclip_monai.networks.checkpoints import floating_type
+from anomalyclip_monai.networks.ensemble import Network
 from anomalyclip_monai.options import ModelOptions
 from anomalyclip_monai.types import UNCALIBRATED, PathLike
 from anomalyclip_monai.weights import bundle
@@ -91,8 +91,7 @@ class ModelChoice:
         """The first network of an ensemble alone, as for learning prompts; itself where there is no other."""
         if not self.ensemble:
             return self
-        own = {key: value for key, value in self.values.items() if not key.startswith("network_def#others")}
-        return replace(self, values={**own, "fast": True})
+        return replace(self, values={**self.values, "fast": True})
 
 
 def choose_model(model: PathLike | ModelOptions = resources.DEFAULT_BUNDLE, **chosen: Any) -> ModelChoice:
@@ -160,14 +159,14 @@ def _definition(root: Path) -> dict[str, Any]:
 
 
 def _in_precision(root: Path, precision: str) -> dict[str, Any]:
-    """The precision of every network of a bundle."""
+    """The entry of a bundle's configuration to which all of its backbones refer."""
     floating_type(precision)
-    others = _definition(root)["network_def"].get("others", ())
-    clips = ["network_def#clip", *(f"network_def#others#{index}#clip" for index in range(len(others)))]
-    return {f"{clip}#precision": precision for clip in clips}
+    if "precision" not in _definition(root):
+        raise UsageError("E_OPTION", "this model has one precision", root, "leave out precision")
+    return {"precision": precision}
 
 
-def load_network(choice: ModelChoice, device: torch.device) -> AnomalyCLIP:
+def load_network(choice: ModelChoice, device: torch.device) -> Network:
     """The network with its learned prompts and text features, in evaluation mode.
 
     Raises:
@@ -179,7 +178,7 @@ def load_network(choice: ModelChoice, device: torch.device) -> AnomalyCLIP:
         what = f"{broken[0]} holds values that are not finite"
         raise WeightsError("E_PROMPTS", what, prompts_file, "learn them again, or give others")
     try:
-        network: AnomalyCLIP = choice.configured(INFERENCE, values={}).get_parsed_content("network_def")
+        network: Network = choice.configured(INFERENCE, values={}).get_parsed_content("network_def")
     except Exception as error:
         known = known_cause(error)
         raise known or WeightsError("E_WEIGHTS", innermost(error), choice.root, "reinstall the bundle") from error
@@ -193,10 +192,10 @@ def load_network(choice: ModelChoice, device: torch.device) -> AnomalyCLIP:
     return network
 
 
-_kept: tuple[tuple[ModelChoice, torch.device], AnomalyCLIP] | None = None
+_kept: tuple[tuple[ModelChoice, torch.device], Network] | None = None
 
 
-def kept_network(choice: ModelChoice, device: torch.device) -> AnomalyCLIP:
+def kept_network(choice: ModelChoice, device: torch.device) -> Network:
     """The network of the last call if it is the same; never two of them are kept."""
     global _kept
     if _kept is None or _kept[0] != (choice, device):

@@ -18,8 +18,8 @@ from torch import nn
 from anomalyclip_monai.exceptions import UsageError, WeightsError
 from anomalyclip_monai.networks.checkpoints import empty_clip, floating_type, named_config
 from anomalyclip_monai.networks.prompts import text_tower
+from anomalyclip_monai.networks.settings import CLIP_MEAN, CLIP_STD
 from anomalyclip_monai.networks.towers import vision_tower
-from anomalyclip_monai.networks.two_states import CLIP_MEAN, CLIP_STD
 from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.offline import offline
 
@@ -70,12 +70,15 @@ def network_definition(
             "pretrained": tag,
             "precision": precision,
         },
-        "image_size": image_size(visual),
-        "feature_layers": [blocks],
-        "dpam_layer": 1 + round(PUBLISHED_LOCAL_SHARE * blocks),
-        "depth": min(PUBLISHED_DEPTH, text_blocks),
-        "mean": list(published.get("mean", CLIP_MEAN)),
-        "std": list(published.get("std", CLIP_STD)),
+        "settings": {
+            "_target_": "anomalyclip_monai.networks.NetworkSettings",
+            "image_size": image_size(visual),
+            "feature_layers": [blocks],
+            "dpam_layer": 1 + round(PUBLISHED_LOCAL_SHARE * blocks),
+            "depth": min(PUBLISHED_DEPTH, text_blocks),
+            "mean": list(published.get("mean", CLIP_MEAN)),
+            "std": list(published.get("std", CLIP_STD)),
+        },
     }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anomalyclip_monai.networks.prompts import ABNORMAL, NORMAL
-from anomalyclip_monai.networks.similarity import top_fraction_mean
+from anomalyclip_monai.networks.similarity import state_logits, top_fraction_mean
 from recipes.tiny.crops import UNKNOWN
 
 LAYER_DICE, MEAN_DICE, IMAGE, CLASS_TOKEN = 0.3, 0.5, 0.25, 0.05
@@ -64,7 +64,8 @@ def targets(labels: Tensor, patch: int) -> Targets:
 
 def logits(features: Tensor, text: Tensor, temperature: float) -> Tensor:
     """(..., D) and (2, D) -> (...) whose sigmoid is the probability of abnormal."""
-    return F.normalize(features.float(), dim=-1) @ (text[ABNORMAL] - text[NORMAL]) / temperature
+    states = state_logits(features, text, temperature)
+    return states[..., ABNORMAL] - states[..., NORMAL]
 
 
 def objective(

@@ -14,9 +14,9 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 
 from anomalyclip_monai import resources
-from anomalyclip_monai.definition import read_definition
+from anomalyclip_monai.definition import configured
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import AnomalyCLIP, clip_from_state_dict
+from anomalyclip_monai.networks import AnomalyCLIP, NetworkSettings, clip_from_state_dict
 from anomalyclip_monai.networks.checkpoints import with_text_side
 from anomalyclip_monai.networks.stem import ConvolutionalStem
 from anomalyclip_monai.networks.towers import resize_positions
@@ -61,9 +61,8 @@ def starting_network(
     else:
         weights = read_state_dict(bundle_weights(root, image_size) if init == "bundle" else init)
         clip = _from_weights(with_text_side(weights, read_state_dict(own)), description)
-    settings = read_definition(resources.inference_config(root))["network_def"]
-    options = {key: value for key, value in settings.items() if key not in ("_target_", "clip", "others")}
-    network = AnomalyCLIP(clip, **{**options, **({"image_size": image_size} if image_size else {})})
+    settings: NetworkSettings = configured([resources.inference_config(root)], {}).get_parsed_content("settings")
+    network = AnomalyCLIP(clip, settings.changed(image_size=image_size or settings.image_size))
     network.load_state_dict(read_state_dict(prompts_file(root)))
     return network
 

@@ -140,8 +140,8 @@ class Training:
         with torch.no_grad():
             self.text = network.text_features().float()
         self.patch = int(network.clip.visual.patch_size[0])
-        self.crops = Crops([s for s in subjects if not s.validates], seed=plan.seed, size=network.image_size[0])
-        self.held_out = held_out_cases([s for s in subjects if s.validates], network.image_size[0])
+        self.crops = Crops([s for s in subjects if not s.validates], seed=plan.seed, size=network.settings.size[0])
+        self.held_out = held_out_cases([s for s in subjects if s.validates], network.settings.size[0])
         visual = network.clip.visual.float()
         self.average = copy.deepcopy(visual).requires_grad_(False)
         groups = _groups(visual, plan)
@@ -276,16 +276,16 @@ class Training:
             features = encode_image(
                 SparseTower(vision_tower(network.clip.visual), kept),
                 (images.float() / 255 - network.mean) / network.std,
-                local_blocks=network.local_blocks,
-                feature_layers=network.feature_layers,
-                local_attention=network.local_attention,
+                local_blocks=network.settings.local_blocks,
+                feature_layers=network.settings.feature_layers,
+                local_attention=network.settings.local_attention,
             )
         loss, parts = objective(
             [tokens[:, 1:] for tokens in features.patches.values()],
             features.image,
             self.text,
             targets(labels, self.patch).of(kept),
-            temperature=network.temperature,
+            temperature=network.settings.temperature,
         )
         return torch.autograd.grad(loss, self.learned), {"loss": loss.detach(), **parts}
 

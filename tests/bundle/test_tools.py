@@ -82,7 +82,7 @@ def test_check_properties_finds_nothing_missing(bundle, case):
 def test_load_gives_the_learned_prompts_from_any_folder(bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = monai.bundle.load(bundle.name, bundle_dir=str(bundle.parent), workflow_type="inference")
-    assert torch.equal(network.ctx, ac.load_model("tiny").ctx)
+    assert torch.equal(network.first.ctx, ac.load_model("tiny").first.ctx)
 
 
 def test_run_from_another_folder_equals_python_and_command_line(cases, tmp_path, run_bundle):

@@ -55,7 +55,7 @@ def bundle(shipped: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) 
     copy = tmp_path_factory.mktemp("bundles") / NAME
     shutil.copytree(shipped, copy, ignore=shutil.ignore_patterns("models"))
     config = json.loads((copy / "configs" / "inference.json").read_text())
-    config["network_def"]["image_size"] = 70
+    config["settings"]["image_size"] = 70
     config["precision"] = "bf16"
     (copy / "configs" / "inference.json").write_text(json.dumps(config))
     return copy
@@ -77,10 +77,11 @@ def test_files_of_the_specification_are_there(shipped: Path) -> None:
 
 
 def test_configuration_is_the_published_one(shipped: Path) -> None:
-    definition = json.loads(Path(config(shipped)).read_text())["network_def"]
-    definition.pop("clip")
-    assert definition == {
-        "_target_": "anomalyclip_monai.networks.AnomalyCLIP",
+    definition = json.loads(Path(config(shipped)).read_text())
+    network = {key: value for key, value in definition["network_def"].items() if key != "clip"}
+    assert network == {"_target_": "anomalyclip_monai.networks.AnomalyCLIP", "settings": "@settings"}
+    assert definition["settings"] == {
+        "_target_": "anomalyclip_monai.networks.NetworkSettings",
         "image_size": 518,
         "feature_layers": [24],
         "dpam_layer": 20,
@@ -97,9 +98,10 @@ def test_configuration_is_the_published_one(shipped: Path) -> None:
 def test_evaluation_and_training_are_those_of_the_other_bundle(shipped: Path) -> None:
     """But for what belongs to the network, which is that of ``inference.json``."""
     tiny = resources.bundle_root("tiny")
+    network = ("settings", "network_def", "empty_below", "precision")
     for name, own in (
         ("evaluate", {"prompts", "trained_on"}),
-        ("train", {"imports", "bundle_root", "network_def", "empty_below", "precision"}),
+        ("train", {"imports", "bundle_root", *network}),
         ("multi_gpu_train", set()),
         ("multi_gpu", set()),
     ):
@@ -108,9 +110,7 @@ def test_evaluation_and_training_are_those_of_the_other_bundle(shipped: Path) ->
     inference, train = (
         json.loads((shipped / "configs" / f"{name}.json").read_text()) for name in ("inference", "train")
     )
-    assert [train[key] == inference[key] for key in ("bundle_root", "network_def", "empty_below", "precision")] == [
-        True
-    ] * 4
+    assert [key for key in ("bundle_root", *network) if train[key] != inference[key]] == []
 
 
 def test_one_plane_unless_slices_are_cheap(shipped: Path) -> None:
@@ -120,7 +120,7 @@ def test_one_plane_unless_slices_are_cheap(shipped: Path) -> None:
 
 
 def test_check_properties_of_training(bundle: Path, tmp_path: Path) -> None:
-    overrides = {"network_def#image_size": 70, "precision": "bf16", "bundle_root": str(bundle), "log": False}
+    overrides = {"settings#image_size": 70, "precision": "bf16", "bundle_root": str(bundle), "log": False}
     overrides |= {"dataset_dir": str(make_photo_set(tmp_path / "photos", 2)), "output_dir": str(tmp_path / "out")}
     train = str(bundle / "configs" / "train.json")
     workflow = ConfigWorkflow(train, workflow_type="train", meta_file=None, logging_file=None, **overrides)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +33,8 @@ from anomalyclip_monai.engines.ablation.rows import Nouns, Row, base_row, change
 from anomalyclip_monai.engines.evaluation import set_evaluator as engine
 from anomalyclip_monai.engines.prompts import features, learn_prompts
 from anomalyclip_monai.exceptions import UsageError
-from anomalyclip_monai.networks import AnomalyCLIP
-from anomalyclip_monai.networks.two_states import TwoStateCLIP
+from anomalyclip_monai.networks import AnomalyCLIP, NetworkSettings
+from anomalyclip_monai.networks.anomaly_clip import TwoStateCLIP
 from anomalyclip_monai.outputs.report import Report
 from anomalyclip_monai.outputs.report.content import Difference, Measure, MethodReport
 from anomalyclip_monai.outputs.report.tables import Table
@@ -57,7 +55,7 @@ NETWORK = {
     "t_n_ctx": 2,
     "sigma": 1.0,
 }
-PAPER = {name: value.default for name, value in inspect.signature(AnomalyCLIP).parameters.items() if name != "clip"}
+PAPER = asdict(NetworkSettings())
 
 
 @pytest.fixture
@@ -69,8 +67,8 @@ def bundle(tmp_path: Path, tiny_clip: nn.Module) -> Path:
     for name in ("inference", "train"):
         path = root / "configs" / f"{name}.json"
         config = json.loads(path.read_text())
-        clip = config["network_def"]["clip"]
-        config["network_def"] = {"_target_": config["network_def"]["_target_"], "clip": clip, **NETWORK}
+        config["settings"] = {"_target_": config["settings"]["_target_"], **NETWORK}
+        config["network_def"].get("networks", [])[1:] = []
         path.write_text(json.dumps(config))
     safetensors.torch.save_file(tiny_clip.state_dict(), root / "models" / "backbone.safetensors")
     description = {
@@ -187,11 +185,11 @@ def test_images_to_be_measured_teach_nothing(bundle, sets, tmp_path):
 def test_remembered_features_are_the_same_bit_for_bit(tmp_path, tiny_clip, monkeypatch):
     images = torch.rand(3, 3, 56, 56, generator=torch.Generator().manual_seed(0))
     plain = AnomalyCLIP(tiny_clip, **NETWORK)
-    first = RememberingCLIP(tiny_clip, folder=tmp_path, **NETWORK)
+    first = RememberingCLIP(tiny_clip, plain.settings, folder=tmp_path)
     first.load_state_dict(plain.state_dict())
     found = first.encode_image(images)
-    again = RememberingCLIP(tiny_clip, folder=tmp_path, **{**NETWORK, "n_ctx": 5})
-    other = RememberingCLIP(tiny_clip, folder=tmp_path, **{**NETWORK, "local_attention": "q-q"})
+    again = RememberingCLIP(tiny_clip, replace(plain.settings, n_ctx=5), folder=tmp_path)
+    other = RememberingCLIP(tiny_clip, replace(plain.settings, local_attention="q-q"), folder=tmp_path)
     calls = Calls(monkeypatch)
     remembered = again.encode_image(images)
     assert calls.measured == 0
@@ -340,15 +338,15 @@ def test_a_named_backbone_with_named_objects(bundle, sets, tmp_path, monkeypatch
     spoken = []
     initialise = AnomalyCLIP.__init__
 
-    @functools.wraps(initialise)  # keeps the signature, from which the defaults are read
-    def build(self: AnomalyCLIP, *args: Any, **options: Any) -> None:
-        spoken.append((type(self).__name__, options.get("object_name")))
-        initialise(self, *args, **options)
+    def build(self: AnomalyCLIP, *args: Any, **changes: Any) -> None:
+        initialise(self, *args, **changes)
+        spoken.append((type(self).__name__, self.settings.object_name))
 
     monkeypatch.setattr(AnomalyCLIP, "__init__", build)
     weights = str(bundle / "models" / "backbone.safetensors")
     clip = {"_target_": "anomalyclip_monai.weights.load_backbone", "weights": weights}
-    definition = {"_target_": "anomalyclip_monai.networks.AnomalyCLIP", "clip": clip, **NETWORK}
+    settings = {"_target_": "anomalyclip_monai.networks.NetworkSettings", **NETWORK}
+    definition = {"_target_": "anomalyclip_monai.networks.AnomalyCLIP", "clip": clip, "settings": settings}
     choice = ModelChoice(
         resources.bundle_root("vitl14_336"),
         {"evidence": {}},
@@ -419,7 +417,7 @@ def test_wrong_requests_are_one_line(sets, tmp_path, capsys, more, line):
 def test_another_network_is_refused(bundle, sets, tmp_path):
     path = bundle / "configs" / "inference.json"
     config = json.loads(path.read_text())
-    config["network_def"]["_target_"] = "anomalyclip_monai.networks.HandWrittenCLIP"
+    config["network_def"] = {"_target_": "anomalyclip_monai.networks.HandWrittenCLIP", "like": config["network_def"]}
     path.write_text(json.dumps(config))
-    with pytest.raises(UsageError, match="the rows are changes of anomalyclip_monai"):
+    with pytest.raises(UsageError, match="E_MODEL: the network is a HandWrittenCLIP, the rows are changes"):
         make_ablation(bundle, sets, tmp_path / "out")

@@ -123,10 +123,19 @@ def test_bundle_and_command_run_one_definition(photos, tmp_path):
 
 def test_training_sees_what_inference_sees():
     train, inference = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "inference"))
-    first = inference["network_def"]  # prompts are learned on the first network of the ensemble
-    del first["others"]
-    first["_target_"] = "anomalyclip_monai.networks.AnomalyCLIP"
-    shared = ("bundle_root", "device", "network_def", "preset", "preset_table", "volume", "per_slice")
+    # prompts are learned on the first network of the ensemble
+    inference["network_def"] = inference["network_def"]["networks"][0]
+    shared = (
+        "bundle_root",
+        "device",
+        "precision",
+        "settings",
+        "network_def",
+        "preset",
+        "preset_table",
+        "volume",
+        "per_slice",
+    )
     for name in (*shared, "slice_axis", "empty_below"):
         assert train[name] == inference[name], name
     steps = [dict(step) for step in inference["preprocessing"]["transforms"]]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -108,7 +109,7 @@ def test_score_kinds(tiny_network: AnomalyCLIP, images: torch.Tensor) -> None:
     features = tiny_network.encode_image(tiny_network.preprocess(images))
     by_class = tiny_network.image_probabilities(features)[:, 1]
     torch.testing.assert_close(tiny_network.score_and_map(images)[0], by_class)
-    tiny_network.image_score = "map_top2"
+    tiny_network.settings = replace(tiny_network.settings, image_score="map_top2")
     # of the smoothed map at model size, not of the one that was resized to the image
     by_map = top_fraction_mean(tiny_network.anomaly_map(features))
     torch.testing.assert_close(tiny_network.score_and_map(images)[0], by_map)
@@ -117,7 +118,7 @@ def test_score_kinds(tiny_network: AnomalyCLIP, images: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("kind", ["class_token", "map_top2"])
 def test_mirrored_images_have_mirrored_maps_and_equal_scores(tiny_network: AnomalyCLIP, kind: str) -> None:
-    tiny_network.image_score = kind
+    tiny_network.settings = replace(tiny_network.settings, image_score=kind)
     images = torch.rand(2, 3, 60, 70, generator=torch.Generator().manual_seed(3))
     score, anomaly_map = tiny_network.score_and_map(images, mirror=True)
     other_score, other_map = tiny_network.score_and_map(images.flip(-1), mirror=True)
@@ -309,17 +310,23 @@ def test_autocast_does_not_spoil_the_cache(tiny_network: AnomalyCLIP) -> None:
     ("option", "message"),
     [
         ({"dpam_layer": 6}, r"dpam_layer \(6\) must be from 1 to 5"),
-        ({"dpam_layer": 0}, r"dpam_layer \(0\) must be from 1 to 5"),
+        ({"dpam_layer": 0}, r"dpam_layer \(0\) must be at least 1"),
         ({"depth": 4}, r"depth \(4\) must be from 1 to 3"),
-        ({"n_ctx": 0}, r"n_ctx \(0\) must be from 1 to 72"),
+        ({"n_ctx": 0}, r"n_ctx \(0\) must be at least 1"),
         ({"n_ctx": 73}, r"n_ctx \(73\) must be from 1 to 72"),
         ({"t_n_ctx": 7}, r"t_n_ctx \(7\) must be from 1 to 6"),
         ({"feature_layers": [2, 5]}, r"feature_layers \(5\) must be from 1 to 4"),
-        ({"feature_layers": [0]}, r"feature_layers \(0\) must be from 1 to 4"),
+        ({"feature_layers": [0]}, r"feature_layers \(0\) must be at least 1"),
         ({"feature_layers": []}, "feature_layers is empty"),
         ({"local_attention": "q-k"}, r"local_attention \('q-k'\) must be one of v-v, q-q, k-k, none"),
-        ({"image_score": "max"}, r"image_score \('max'\) must be class_token or map_top2"),
+        ({"image_score": "max"}, r"image_score \('max'\) must be one of class_token, map_top2"),
         ({"object_name": "word " * 80}, "positions"),
+        ({"image_size": [56, 56, 56]}, r"image_size \(\(56, 56, 56\)\) must be one side, or rows and columns"),
+        ({"image_size": 0}, r"image_size \(0\) must be at least 1"),
+        ({"temperature": 0}, r"temperature \(0\) must be above 0"),
+        ({"sigma": -1}, r"sigma \(-1\) must be at least 0"),
+        ({"std": [1, 1]}, "must have three channels"),
+        ({"std": [1, 0, 1]}, "std above 0"),
     ],
 )
 def test_options_out_of_range(tiny_clip: nn.Module, option: dict[str, Any], message: str) -> None:

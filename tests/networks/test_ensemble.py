@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from anomalyclip_monai.exceptions import WeightsError
-from anomalyclip_monai.networks import AnomalyCLIP, AnomalyCLIPEnsemble
+from anomalyclip_monai.networks import AnomalyCLIP, AnomalyCLIPEnsemble, HandWrittenCLIP
 
 OPTIONS = {"feature_layers": (3, 4), "dpam_layer": 3, "n_ctx": 4, "depth": 3, "t_n_ctx": 2, "sigma": 2.0}
 
@@ -31,9 +31,8 @@ def second(tiny_clip):
 @pytest.fixture
 def ensemble(first, second):
     torch.manual_seed(3)
-    network = AnomalyCLIPEnsemble(first.clip, others=[second], image_size=56, **OPTIONS)
+    network = AnomalyCLIPEnsemble([first, second])
     network.load_state_dict(network.state_dict())
-    first.load_state_dict(network.state_dict())
     return network.eval()
 
 
@@ -75,18 +74,34 @@ def test_prompts_are_those_of_all(ensemble, second):
 
 
 def test_alone_it_is_its_first_network(first, images):
-    alone = AnomalyCLIPEnsemble(first.clip, image_size=56, **OPTIONS).eval()
-    alone.load_state_dict(first.state_dict())
+    alone = AnomalyCLIPEnsemble([first]).eval()
     with torch.no_grad():
         assert torch.equal(alone(images), first(images))
         assert all(map(torch.equal, alone.score_and_map(images), first.score_and_map(images)))
 
 
+def test_what_only_one_can_give_is_of_the_first(ensemble, first):
+    assert ensemble.first is first
+    assert ensemble.settings is first.settings
+    assert ensemble.clip is first.clip
+    with torch.no_grad():
+        assert ensemble.text_features() is first.text_features()
+    with pytest.raises(ValueError, match="an ensemble of no networks"):
+        AnomalyCLIPEnsemble([])
+
+
+def test_hand_written_sentences_stand_beside_the_first(ensemble, first, images):
+    beside, alone = (HandWrittenCLIP(network, method="fixed_pair") for network in (ensemble, first))
+    assert beside.settings == first.settings
+    with torch.no_grad():
+        assert torch.equal(beside(images), alone(images))
+
+
 def test_modes_and_copies_reach_all(ensemble, second, images):
     assert all(network.clip in list(ensemble.modules()) for network in (ensemble, second))
-    assert not any(parameter.requires_grad for parameter in ensemble.others[0].clip.parameters())
+    assert not any(parameter.requires_grad for parameter in second.clip.parameters())
     ensemble.train()
-    assert not ensemble.others[0].clip.training
+    assert not second.clip.training
     ensemble.eval()
     file = io.BytesIO()
     torch.save(copy.deepcopy(ensemble), file)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import Mock
@@ -177,7 +178,7 @@ def test_plain_clip_uses_the_patch_tokens_of_the_last_block(tiny_network: Anomal
 @torch.no_grad()
 def test_score_of_plain_clip_by_hand(tiny_network: AnomalyCLIP) -> None:
     images = torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(2))
-    tiny_network.image_size = (56, 56)
+    tiny_network.settings = replace(tiny_network.settings, image_size=56)
     network = HandWrittenCLIP(tiny_network, method="clip")
     image = F.normalize(tiny_network.clip.encode_image(network.preprocess(images)), dim=-1)
     text = own_features(tiny_network.clip, "a photo of a normal object.", "a photo of an anomalous object.")
@@ -190,7 +191,7 @@ def test_score_of_plain_clip_by_hand(tiny_network: AnomalyCLIP) -> None:
 def test_on_the_local_path_only_the_text_differs(
     tiny_network: AnomalyCLIP, images: torch.Tensor, method: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny_network.image_score = "map_top2"
+    tiny_network.settings = replace(tiny_network.settings, image_score="map_top2")
     network = HandWrittenCLIP(tiny_network, method=method)
     assert not torch.allclose(network(images), tiny_network(images), atol=1e-4)
     monkeypatch.setattr(network, "features", tiny_network.text_features())
@@ -215,19 +216,16 @@ def test_settings_follow_the_network_beside(tiny_clip: nn.Module) -> None:
         mean=[0.5, 0.25, 0],
         std=[0.5, 0.25, 1],
     )
-    shared = ("image_size", "sigma", "image_score")
-    path = ("feature_layers", "local_blocks", "local_attention", "temperature")
     for method in METHODS:
         network = HandWrittenCLIP(like, method=method)
         assert network.clip is tiny_clip
-        assert all(getattr(network, name) == getattr(like, name) for name in shared)
-        assert torch.equal(network.mean, like.mean)
-        assert torch.equal(network.std, like.std)
+        expected = like.settings
         if BASELINES[method].plain_clip:
-            assert (network.feature_layers, network.local_attention) == ((4,), "none")
-            assert network.temperature == pytest.approx(0.07)  # open_clip's towers start with it
-        else:
-            assert all(getattr(network, name) == getattr(like, name) for name in path)
+            temperature = pytest.approx(0.07)  # open_clip's towers start with it
+            expected = replace(expected, feature_layers=[4], local_attention="none")
+            assert network.settings.temperature == temperature
+            expected = replace(expected, temperature=network.settings.temperature)
+        assert network.settings == expected
 
 
 # --- a network like the other
@@ -341,7 +339,7 @@ def test_from_the_configuration_of_a_bundle() -> None:
     }
     network = parser.get_parsed_content("baseline")
     assert network.clip is parser.get_parsed_content("network_def").clip
-    assert network.temperature == pytest.approx(0.07, abs=1e-3)
+    assert network.settings.temperature == pytest.approx(0.07, abs=1e-3)
     assert network(torch.rand(1, 1, 37, 61)).isfinite().all()
 
 

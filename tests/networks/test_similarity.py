@@ -39,7 +39,7 @@ def test_length_of_features_does_not_matter_and_half_precision_is_widened() -> N
 
 def test_map_keeps_rows_and_columns_apart() -> None:
     # 1 x 2 patches, 0 and 1, on 3 x 4 pixels: columns at 0, .25, .75, 1 between the patch centres
-    anomaly_map = patches_to_map(torch.tensor([[0.0, 1.0]]), (1, 2), (3, 4))
+    anomaly_map = patches_to_map(torch.tensor([[[0.0], [1.0]]]), (1, 2), (3, 4))
     expected = np.tile([0, 0.25, 0.75, 1], (3, 1))
     np.testing.assert_allclose(anomaly_map[0, 0], expected, atol=1e-6)
 

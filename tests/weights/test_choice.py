@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
+import open_clip
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from anomalyclip_monai import resources
+from anomalyclip_monai.definition import read_definition
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.networks import AnomalyCLIPEnsemble
+from anomalyclip_monai.networks.neck import TokenNeck
+from anomalyclip_monai.weights.bundle import other_encoders
 from anomalyclip_monai.weights.choice import INFERENCE, choose_model, load_network
 
 CPU = torch.device("cpu")
@@ -18,11 +27,11 @@ CPU = torch.device("cpu")
 def test_fast_is_the_first_network_alone():
     both, fast = (load_network(choose_model("tiny", fast=fast), CPU) for fast in (False, True))
     assert isinstance(both, AnomalyCLIPEnsemble)
-    assert [network.image_size for network in both.others] == [(320, 320)]
-    assert len(fast.others) == 0
+    assert [network.settings.size for network in both.members] == [(256, 256), (320, 320)]
+    assert [network.settings.size for network in fast.members] == [(256, 256)]
     images = torch.rand(1, 1, 30, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        alone, other, mean = fast(images), both.others[0](images), both(images)
+        alone, other, mean = fast(images), both.members[1](images), both(images)
     torch.testing.assert_close(mean, (alone + other) / 2)
 
 
@@ -36,24 +45,95 @@ def test_hashes_name_all_networks_that_run():
         assert choice.configured(INFERENCE, values={}).get_parsed_content("fingerprint") == choice.fingerprint()
 
 
-def test_both_networks_of_the_bundle_are_alike_but_for_the_square():
-    definition = json.loads(resources.inference_config(resources.bundle_root("tiny")).read_text())["network_def"]
-    (other,) = definition.pop("others")
-    assert {key for key in {*definition, *other} if definition.get(key) != other.get(key)} == {
-        *("_target_", "_disabled_", "clip", "image_size")
-    }
+def test_networks_of_the_bundle_are_alike_but_for_the_square():
+    first, second = load_network(choose_model("tiny"), CPU).members
+    assert second.settings == replace(first.settings, image_size=320)
+
+
+def test_every_further_network_has_a_folder_of_its_own():
+    root = resources.bundle_root("tiny")
+    definitions = read_definition(resources.inference_config(root))["network_def"]["networks"]
+    first, *others = (definition["clip"]["weights"] for definition in definitions)
+    assert first == "$@bundle_root + '/models/backbone.safetensors'"
+    expected = {f"$@bundle_root + '/{file.relative_to(root).as_posix()}'" for file in other_encoders(root)}
+    assert set(others) == expected
 
 
 def test_precision_is_that_of_all_networks():
     network = load_network(choose_model("tiny", precision="bf16"), CPU)
-    assert all(member.clip.visual.proj.dtype == torch.bfloat16 for member in (network, network.others[0]))
+    assert all(member.clip.visual.proj.dtype == torch.bfloat16 for member in network.members)
+
+
+@pytest.fixture
+def with_a_third(tmp_path: Path) -> Path:
+    """The bundle with a third network, random behind a neck, on the text side of the first; and a fusion."""
+    shipped, root = resources.bundle_root("tiny"), tmp_path / "anomalyclip_three"
+    shutil.copytree(shipped, root)
+    description = json.loads((shipped / "models" / "open_clip_config.json").read_text())["model_cfg"]
+    vision = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear"}  # 6 blocks, patches of 16
+    neck = {"layers": 2, "components": 6, "hidden": 4, "members": 2}
+    config = {"model_cfg": {**description, "vision_cfg": {"image_size": 64, **vision}}, "neck": neck}
+    torch.manual_seed(0)
+    visual = open_clip.model.CLIP(
+        128, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**description["text_cfg"])
+    ).visual
+    visual.neck = TokenNeck(**neck, width=64, embed_dim=128)
+    (root / "models" / "dino").mkdir()
+    state = {f"visual.{key}": value for key, value in visual.state_dict().items()}
+    save_file(state, root / "models" / "dino" / "image_encoder.safetensors")
+    (root / "models" / "dino" / "open_clip_config.json").write_text(json.dumps(config))
+
+    definition = read_definition(resources.inference_config(root))
+    networks = definition["network_def"]["networks"]
+    third = copy.deepcopy(networks[1])
+    third["clip"] |= {
+        "weights": "$@bundle_root + '/models/dino/image_encoder.safetensors'",
+        "precision": "$@precision or 'bf16'",
+    }
+    changes = "image_size=64, feature_layers=(3, 6), local_attention='none', dpam_layer=1, mirrors=False"
+    third["settings"] = f"$@settings.changed({changes})"
+    networks.append(third)
+    fusion = {"_target_": "anomalyclip_monai.networks.Fusion", "_disabled_": "@fast", "bias": 0.5, "prior": 0.1}
+    definition["network_def"]["fusion"] = {**fusion, "weights": [0.5, 0.4, 0.3]}
+    (root / "configs" / INFERENCE).write_text(json.dumps(definition))
+    return root
+
+
+def test_a_third_network_is_an_entry_and_a_folder(with_a_third: Path):
+    choice = choose_model(str(with_a_third))
+    network = load_network(choice, CPU)
+    assert [member.settings.size for member in network.members] == [(256, 256), (320, 320), (64, 64)]
+    first, second, third = network.members
+    assert first.clip.visual.proj.dtype == second.clip.visual.proj.dtype == torch.float32
+    assert third.clip.visual.trunk.cls_token.dtype == torch.bfloat16
+    assert torch.equal(third.text_features(), first.text_features())
+    score, anomaly_map = network.score_and_map(torch.rand(1, 3, 30, 40), mirror=True)
+    assert score.isfinite().all()
+    assert anomaly_map.shape == (1, 1, 30, 40)
+    weights = with_a_third / "models" / "dino" / "image_encoder.safetensors"
+    assert choice.fingerprint()["weights_dino_sha256"] == resources.sha256(weights)
+
+    full = load_network(choose_model(str(with_a_third), precision="fp32"), CPU)
+    assert full.members[2].clip.visual.trunk.cls_token.dtype == torch.float32
+    fast = load_network(choose_model(str(with_a_third), fast=True), CPU)
+    assert (len(fast.members), fast.fusion) == (1, None)
+
+
+def test_a_bundle_without_an_entry_for_it_has_one_precision(tmp_path):
+    shipped, root = resources.bundle_root("tiny"), tmp_path / "anomalyclip_old"
+    (root / "configs").mkdir(parents=True)
+    definition = read_definition(resources.inference_config(shipped))
+    del definition["precision"]
+    (root / "configs" / INFERENCE).write_text(json.dumps(definition))
+    with pytest.raises(UsageError, match="E_OPTION: this model has one precision"):
+        choose_model(str(root), precision="bf16")
 
 
 def test_the_first_network_of_a_choice():
     choice = choose_model("tiny", precision="bf16", prompts="mine.pt").first_network()
     assert choice.fast
     assert choice.prompts == "mine.pt"
-    assert choice.values == {"network_def#clip#precision": "bf16", "fast": True}
+    assert choice.values == {"precision": "bf16", "fast": True}
     published = choose_model("vitl14_336")
     assert published.first_network() is published
 

@@ -157,14 +157,16 @@ def test_names_that_do_not_fit_say_why(name: str, reason: str) -> None:
 def test_definition_keeps_the_published_proportions(tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     published = network_definition("ViT-L-14-336", weights=weights)
-    assert (published["image_size"], published["feature_layers"]) == (518, [24])
-    assert (published["dpam_layer"], published["depth"]) == (20, 9)
+    settings = published["settings"]
+    assert (settings["image_size"], settings["feature_layers"]) == (518, [24])
+    assert (settings["dpam_layer"], settings["depth"]) == (20, 9)
     small = network_definition("ViT-B-16", pretrained="openai", weights=weights, precision="bf16")
-    assert (small["feature_layers"], small["dpam_layer"], small["image_size"]) == ([12], 11, 512)
+    settings = small["settings"]
+    assert (settings["feature_layers"], settings["dpam_layer"], settings["image_size"]) == ([12], 11, 512)
     assert small["clip"]["weights"] == str(weights)
     assert (small["clip"]["precision"], small["clip"]["pretrained"]) == ("bf16", "openai")
-    assert small["mean"] == [0.48145466, 0.4578275, 0.40821073]
-    assert network_definition("EVA02-B-16", weights=weights)["feature_layers"] == [12]
+    assert settings["mean"] == [0.48145466, 0.4578275, 0.40821073]
+    assert network_definition("EVA02-B-16", weights=weights)["settings"]["feature_layers"] == [12]
 
 
 def test_weights_are_chosen_and_never_guessed(tmp_path: Path) -> None:
@@ -286,6 +288,25 @@ def test_stored_in_the_wanted_precision_the_file_is_used_as_it_lies(weights: Pat
         spans[precision] = max(places) - min(places)
     assert spans["bf16"] < file.stat().st_size  # all of them lie inside the mapped file
     assert spans["fp32"] > file.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gpu_bf16", "matrix_units", "precision"),
+    [
+        (False, False, True, "bf16"),
+        (False, False, False, "fp32"),
+        (True, True, False, "bf16"),
+        (True, False, True, "fp32"),  # what the processor has is of no use to a GPU
+    ],
+)
+def test_native_precision(
+    monkeypatch: pytest.MonkeyPatch, weights: Path, gpu: bool, gpu_bf16: bool, matrix_units: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
+    clip = load_backbone(weights / "fp32.safetensors", precision="auto")
+    assert {parameter.dtype for parameter in clip.parameters()} == {PRECISIONS[precision]}
 
 
 def test_unknown_precision(weights: Path) -> None:

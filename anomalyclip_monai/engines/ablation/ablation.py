@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 
 from anomalyclip_monai.data.benchmarks import LAYOUTS, Sample, find_samples
 from anomalyclip_monai.engines.ablation.content import AblationReport, MeasuredRow, NotBuilt, RowReport
+from anomalyclip_monai.engines.ablation.remembering import RememberingCLIP
 from anomalyclip_monai.engines.ablation.rows import GROUPS, Nouns, Row, base_row, changed_rows
 from anomalyclip_monai.engines.ablation.table import check_ablation_folder, write_ablation
 from anomalyclip_monai.engines.evaluation import bundle_evaluator
@@ -24,7 +24,7 @@ from anomalyclip_monai.engines.prompts import learn_prompts
 from anomalyclip_monai.exceptions import CaseError, UsageError, WeightsError, unwrapped
 from anomalyclip_monai.files import given_path
 from anomalyclip_monai.folders.work_folder import owned_folder, remove_owned
-from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.networks import AnomalyCLIP, AnomalyCLIPEnsemble
 from anomalyclip_monai.networks.prompts import text_tower
 from anomalyclip_monai.networks.sentences import NOUNS
 from anomalyclip_monai.networks.towers import vision_tower
@@ -33,9 +33,6 @@ from anomalyclip_monai.types import PathLike
 from anomalyclip_monai.weights.choice import INFERENCE, ModelChoice
 
 logger = logging.getLogger(__name__)
-
-NETWORKS = ("anomalyclip_monai.networks.AnomalyCLIP", "anomalyclip_monai.networks.AnomalyCLIPEnsemble")
-REMEMBERING = "anomalyclip_monai.engines.ablation.remembering.RememberingCLIP"
 
 
 class Ablation:
@@ -93,7 +90,8 @@ class Ablation:
         if shared := _images(learned) & _images(measured):
             what = f"{len(shared)} of the images to be measured are auxiliary ones"
             raise UsageError("E_AUXILIARY", what, dataset_dir, "learn from another data set")
-        rows, self.image_score = _rows(choice, Nouns(*(nouns or (noun_of(learned), noun_of(measured)))))
+        self.network = _base_network(choice)
+        rows = _rows(self.network, Nouns(*(nouns or (noun_of(learned), noun_of(measured)))))
         self.rows = [row for row in rows if not row.group or not groups or row.group in groups]
 
     @property
@@ -175,7 +173,7 @@ class Ablation:
     def _learn(self, row: Row) -> list[dict[str, Any]]:
         changes = row.network if row.taught is None else row.taught
         return learn_prompts(
-            replace(self.choice, values=self._network(changes)),
+            self._with(AnomalyCLIP(self.network.clip, self.network.settings, **changes)),
             self.auxiliary,
             self._place(row) / "prompts",
             seeds=self.seeds,
@@ -193,8 +191,9 @@ class Ablation:
     def _measure(self, row: Row) -> Report:
         """The report of a row, as an earlier run left it if nothing has changed."""
         prompts = [self.choice.prompts_file()] if row.prompts == "shipped" else self._prompts(row)
-        network = {"_target_": REMEMBERING, "folder": str(self._measured), **row.network}
-        chosen = replace(self.choice, prompts=prompts[0], values=self._network(network))
+        settings = self.network.settings.changed(**row.network)
+        network = RememberingCLIP(self.network.clip, settings, folder=self._measured)
+        chosen = replace(self._with(network), prompts=prompts[0])
         methods = [row.method] if row.group else None  # the base: with all trivial baselines of this kind of image
         compared = row.group and self.evaluation.get("bootstrap") != 0
         evaluator = bundle_evaluator(
@@ -220,9 +219,9 @@ class Ablation:
             logger.warning("%s: %s", row.title, error)
         return evaluator.report
 
-    def _network(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """What was chosen, with other arguments of the network."""
-        return {**self.choice.values, **{f"network_def#{name}": value for name, value in changes.items()}}
+    def _with(self, network: AnomalyCLIP) -> ModelChoice:
+        """What was chosen, with a network in the place of its own; all of them share one backbone."""
+        return replace(self.choice, values={**self.choice.values, "network_def": network})
 
     def _prompts(self, row: Row) -> list[Path]:
         """Files of a row's prompts; sentences need none, and name those of the network that they stand beside."""
@@ -254,7 +253,7 @@ class Ablation:
             training=training["options"],
             epochs=len(training["curve"]),
             seeds=tuple(self.seeds),
-            image_score=self.image_score,
+            image_score=self.network.settings.image_score,
         )
 
 
@@ -277,31 +276,36 @@ def _images(sets: Mapping[str, Sequence[Sample]]) -> set[Path]:
     return {sample.image.resolve() for samples in sets.values() for sample in samples}
 
 
-def _rows(choice: ModelChoice, nouns: Nouns) -> tuple[list[Row], str]:
-    """Rows of a bundle's network, those that cannot be built with the reason; and its kind of image score."""
-    parser = choice.configured(INFERENCE, values={})
-    definition = parser.get("network_def")
-    if definition.get("_target_") not in NETWORKS:
-        what = f"the network is a {definition.get('_target_')}, the rows are changes of {NETWORKS[0]}"
-        raise UsageError("E_MODEL", what, choice.root, "choose another model")
+def _base_network(choice: ModelChoice) -> AnomalyCLIP:
+    """The network whose settings the rows change; its prompts are of no interest.
+
+    Raises:
+        UsageError: it is another kind of network (``E_MODEL``).
+        WeightsError: its weights are missing or damaged.
+    """
     with unwrapped():
-        network: AnomalyCLIP = parser.get_parsed_content("network_def")
-    given = {name: parser.get_parsed_content(f"network_def#{name}") for name in definition if name not in _NO_ARGUMENTS}
-    defaults = inspect.signature(AnomalyCLIP).parameters.items()
-    settings = {name: value.default for name, value in defaults if name != "clip"} | given
+        network: Any = choice.configured(INFERENCE, values={}).get_parsed_content("network_def")
+    if isinstance(network, AnomalyCLIPEnsemble):
+        return network.first
+    if not isinstance(network, AnomalyCLIP):
+        what = f"the network is a {type(network).__name__}, the rows are changes of an AnomalyCLIP"
+        raise UsageError("E_MODEL", what, choice.root, "choose another model")
+    return network
+
+
+def _rows(network: AnomalyCLIP, nouns: Nouns) -> list[Row]:
+    """Rows of a network, those that cannot be built with the reason."""
+    settings = asdict(network.settings)
     blocks = len(vision_tower(network.clip.visual).blocks), len(text_tower(network.clip).blocks)
     rows = [base_row(settings), *changed_rows(settings, *blocks, nouns)]
-    return [replace(row, problem=row.problem or _problem(network, given, row)) for row in rows], network.image_score
+    return [replace(row, problem=row.problem or _problem(network, row)) for row in rows]
 
 
-_NO_ARGUMENTS = ("_target_", "clip", "others")
-
-
-def _problem(network: AnomalyCLIP, given: Mapping[str, Any], row: Row) -> str | None:
+def _problem(network: AnomalyCLIP, row: Row) -> str | None:
     """Why the network of a row cannot be built on this backbone."""
     try:
         for changes in (row.network, row.taught or {}):
-            AnomalyCLIP(network.clip, **{**given, **changes})
+            AnomalyCLIP(network.clip, network.settings, **changes)
     except (ValueError, WeightsError) as error:
         return str(error)
     return None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from anomalyclip_monai.engines.prompts.features import image_side_sha256
 from anomalyclip_monai.files import whole_file
-from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.networks import AnomalyCLIP, NetworkSettings
 from anomalyclip_monai.networks.dual_path import ImageFeatures
 from anomalyclip_monai.types import PathLike
 
@@ -24,12 +23,12 @@ class RememberingCLIP(AnomalyCLIP):
 
     Args:
         clip: see :class:`AnomalyCLIP`.
+        settings: see :class:`AnomalyCLIP`.
         folder: of the files.
-        options: of :class:`AnomalyCLIP`.
     """
 
-    def __init__(self, clip: nn.Module, *, folder: PathLike, **options: Any) -> None:
-        super().__init__(clip, **options)
+    def __init__(self, clip: nn.Module, settings: NetworkSettings, *, folder: PathLike) -> None:
+        super().__init__(clip, settings)
         self._folder = Path(folder)
         self._image_side = image_side_sha256(self)
 

@@ -147,7 +147,7 @@ class SetEvaluator(CaseEvaluator):
                 notes=grouped_notes(self._notes),
                 seconds_of=self._seconds,
                 thresholds_of=self._thresholds,
-                image_score=str(getattr(self._shipped, "image_score", "")),
+                image_score=str(getattr(getattr(self._shipped, "settings", None), "image_score", "")),
                 device=str(self.state.device),
                 seconds=time.monotonic() - started,
             )

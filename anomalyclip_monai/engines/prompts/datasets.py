@@ -66,7 +66,7 @@ class ImageDataset(Dataset[Sample]):
     def __init__(
         self, data: Sequence[PhotoItem | SliceItem], network: AnomalyCLIP, *, augment: bool = False, seed: int = 111
     ) -> None:
-        height, width = network.image_size
+        height, width = network.settings.size
         if height != width:
             raise ValueError(f"the network's size ({height}, {width}) must be square")
         self.data = data
@@ -100,7 +100,7 @@ class ImageDataset(Dataset[Sample]):
         return {
             "image": image,
             "label": torch.tensor(item.label),
-            "mask": squashed(item.mask, self.network.image_size).float(),
+            "mask": squashed(item.mask, self.network.settings.size).float(),
         }
 
 

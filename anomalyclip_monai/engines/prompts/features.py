@@ -154,7 +154,7 @@ class _Appender:
 
 
 def _layout(network: AnomalyCLIP, data_key: str, precision: Precision, count: int, world: int) -> dict[str, Any]:
-    height, width = network.image_size
+    height, width = network.settings.size
     blank = torch.zeros(1, 3, height, width, device=network.mean.device)
     _, layers, patches, channels = encode_frozen(network, blank).patches.shape
     return {
@@ -170,10 +170,10 @@ def _layout(network: AnomalyCLIP, data_key: str, precision: Precision, count: in
 def image_side_sha256(network: AnomalyCLIP) -> str:
     """Of all that decides what features an image has: weights of the vision tower and how it is walked."""
     settings = (
-        network.image_size,
-        network.feature_layers,
-        network.local_blocks,
-        network.local_attention,
+        network.settings.size,
+        network.settings.feature_layers,
+        network.settings.local_blocks,
+        network.settings.local_attention,
         network.mean.flatten().tolist(),
         network.std.flatten().tolist(),
     )

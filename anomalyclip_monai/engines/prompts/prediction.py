@@ -7,11 +7,10 @@ from typing import NamedTuple
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
-from torch.nn import functional as F
 
 from anomalyclip_monai.losses import PromptPrediction
 from anomalyclip_monai.networks import AnomalyCLIP
-from anomalyclip_monai.networks.similarity import state_probabilities
+from anomalyclip_monai.networks.similarity import patches_to_map, state_logits, state_probabilities
 
 
 class FrozenFeatures(NamedTuple):
@@ -47,19 +46,16 @@ def encode_frozen(network: AnomalyCLIP, images: Tensor) -> FrozenFeatures:
 
 def predict(network: AnomalyCLIP, features: FrozenFeatures) -> PromptPrediction:
     """Logits and maps of a batch, with a graph to the prompts where gradients are enabled."""
-    text = network.text_features()
-    logits = F.normalize(features.image.float(), dim=-1) @ text.T / network.temperature
+    text, temperature = network.text_features(), network.settings.temperature
     grid = patch_grid(network, features.patches.shape[2])
-    maps = []
-    for layer in features.patches.unbind(dim=1):
-        table = state_probabilities(layer, text, network.temperature).mT.unflatten(-1, grid)
-        maps.append(F.interpolate(table, network.image_size, mode="bilinear", align_corners=False))
-    return PromptPrediction(logits, tuple(maps))
+    layers = (state_probabilities(layer, text, temperature) for layer in features.patches.unbind(dim=1))
+    maps = tuple(patches_to_map(layer, grid, network.settings.size) for layer in layers)
+    return PromptPrediction(state_logits(features.image, text, temperature), maps)
 
 
 def patch_grid(network: AnomalyCLIP, count: int) -> tuple[int, int]:
     """Rows and columns of ``count`` patches on an image of the network's size."""
-    height, width = network.image_size
+    height, width = network.settings.size
     rows = round((count * height / width) ** 0.5)
     return rows, count // rows
 

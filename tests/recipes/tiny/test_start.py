@@ -24,7 +24,7 @@ def test_the_second_network_starts_as_it_is_with_the_text_of_the_first():
     root = bundle_root("tiny")
     image = read_state_dict(root / "models" / "320" / "image_encoder.safetensors")
     text = read_state_dict(backbone_file(root))
-    assert network.image_size == (320, 320)
+    assert network.settings.size == (320, 320)
     assert {key for key in text if key.startswith("visual.")} == set(image)
     for key, value in network.clip.state_dict().items():
         shipped = image if key.startswith("visual.") else text

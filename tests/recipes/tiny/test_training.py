@@ -51,7 +51,7 @@ def test_crops_are_small_at_first(start, plan, tmp_path):
             training.step += 1
 
     training = start("run", plan)
-    full = training.network.image_size[0]
+    full = training.network.settings.size[0]
     assert full != 64
     assert sides(training) == [64, 64, 64, full, full, full]
     start("whole", plan).run()
