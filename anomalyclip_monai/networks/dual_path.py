@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,7 +50,7 @@ def encode_image(
             starts gives the tokens of the global path.
         local_attention: the kind of attention on the local path.
         neck: moves the tokens of all feature layers together into the joint space, in float32, in the place of the
-            tower's own projection of each.
+            tower's own projection. The image token is then the mean of its members' class tokens.
     """
     embedded = tower.embed(images)
     start = len(tower.blocks) if local_attention == "none" else len(tower.blocks) - local_blocks
@@ -71,7 +72,7 @@ def encode_image(
             layers[layer] = tower.normalize(local_path)
     if neck is None:
         patches = {layer: tower.project(tokens) for layer, tokens in layers.items()}
-    else:
-        joined = neck([tokens.float() for tokens in layers.values()], embedded.grid)
-        patches = dict(enumerate(joined, start=1))
-    return ImageFeatures(tower.project(global_path[:, 0]), patches, embedded.grid)
+        return ImageFeatures(tower.project(global_path[:, 0]), patches, embedded.grid)
+    joined = neck([tokens.float() for tokens in layers.values()], embedded.grid)
+    image = torch.stack([F.normalize(tokens[:, 0], dim=-1) for tokens in joined]).mean(dim=0)
+    return ImageFeatures(image, dict(enumerate(joined, start=1)), embedded.grid)

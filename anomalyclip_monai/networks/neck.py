@@ -61,7 +61,8 @@ class NeckMember(nn.Module):
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, 1 + N, components), class token first -> (B, 1 + N, D)."""
-        entered = F.gelu(self.enter(self.dropout(tokens)))
+        kept = self.dropout(torch.ones_like(tokens[:, :1]))  # the same components of all tokens of an image
+        entered = F.gelu(self.enter(tokens * kept if self.training else tokens))
         whole, patches = entered[:, 0], entered[:, 1:]
         context = F.gelu(self.context(torch.cat([patches.mean(dim=1), patches.amax(dim=1), whole], dim=-1)))
         patches = patches + context[:, None]

@@ -120,7 +120,7 @@ class Trunk:
     def __init__(
         self, weights: dict[str, Tensor], layers: Sequence[int], precision: torch.dtype = torch.bfloat16
     ) -> None:
-        visual: Any = TimmModel(TRUNK, embed_dim=128, pool="token", proj="linear", pretrained=False)
+        visual: Any = TimmModel(TRUNK, embed_dim=0, pool="token", proj="none", pretrained=False)
         visual.trunk.load_state_dict(weights)
         self.visual: nn.Module = visual.eval().to(precision)
         self.layers = tuple(layers)
