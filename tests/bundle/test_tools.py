@@ -73,6 +73,14 @@ def test_evidence_is_that_of_the_networks_that_run(bundle, case, fast, name):
     assert record["preset"]["evidence"] == json.loads(Path(config(bundle)).read_text())[name]["mr_brain"]
 
 
+def test_the_prior_on_the_middle_of_the_body_can_be_switched_off(bundle):
+    parser = ConfigParser()
+    parser.read_config(config(bundle))
+    assert parser.get_parsed_content("network_def#fusion").prior > 0
+    parser.update({"network_def#fusion#prior": 0})
+    assert parser.get_parsed_content("network_def#fusion").prior == 0
+
+
 def test_check_properties_finds_nothing_missing(bundle, case):
     workflow = ConfigWorkflow(config(bundle), workflow_type="inference", bundle_root=str(bundle), dataset_dir=str(case))
     workflow.initialize()
