@@ -245,7 +245,7 @@ class ModelOptions(OptionSet):
     )
     fast: bool | None = option(
         "yes",
-        "only the first of the model's two networks: a third of the time, less accurate on most",
+        "only the first of the model's networks: much faster, less accurate on most",
         "network",
         commands=_RUNNING,
         shown="off",

@@ -94,7 +94,7 @@ def main() -> None:
         print(f"| {name} | {seconds:.1f} | {seconds / total:.2f} |")
     print(f"| all (after {imports:.1f} s of imports) | {total:.1f} | 1 |")
     print(f"\nseconds of SliceAnomalyInferer / MONAI SliceInferer: {one_plane['own'] / one_plane['stock']:.2f}")
-    print(f"seconds of slices, both networks / the first alone (--fast, {fast:.1f} s): {inferring / fast:.2f}")
+    print(f"seconds of slices, all networks / the first alone (--fast, {fast:.1f} s): {inferring / fast:.2f}")
     print(f"peak memory / after imports: {whole_mb / imports_mb:.2f} ({whole_mb:.0f} MB / {imports_mb:.0f} MB)")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,8 +17,11 @@ from anomalyclip_monai.outputs.report.content import Fingerprint, Measure, Repor
 from anomalyclip_monai.weights.bundle import fingerprint
 from recipes.evidence.schema import Head, MeasuredOn, Measurement, Part
 
+HELD_OUT = "held_out_organs"
+"""The part of trainings that went without organs."""
+
 ALL = "all"
-"""The mean over all sets of a report of organs, beside the one over those of :data:`UNTRAINED`."""
+"""The mean over all sets of organs, beside the one over those of :data:`UNTRAINED`."""
 
 SHIPPED = "shipped"
 """The model as it is shipped."""
@@ -127,7 +130,16 @@ def organs_part(report: Report, provenance: Provenance) -> Part:
         UsageError: the report is of another data set, or has no such baseline or subset (``E_REPORT``).
     """
     _check_organs(report)
-    sets = _organ_sets(report)
+    untrained = next((one for one in report.subsets if one.name == UNTRAINED), None)
+    if untrained is None:
+        what = "the report has no mean over organs that were not trained"
+        raise _refused(what, "measure a bundle whose metadata says which were")
+    every = list(report.main.by_category)
+    sets = {
+        ALL: _together(report, f"{len(every)} sets", every),
+        UNTRAINED: _together(report, untrained.title, untrained.categories),
+        **_each(report, every),
+    }
     measurements = []
     for variant, method in ((SHIPPED, report.main), (BODY, report.methods[BODY])):
         tables = {ALL: method.measures, UNTRAINED: method.by_subset[UNTRAINED], **method.by_category}
@@ -156,14 +168,20 @@ def organs_part(report: Report, provenance: Provenance) -> Part:
     return Part(head_of([report], provenance, report.model), sets, _titles(report), tuple(measurements))
 
 
-def held_out_part(trainings: Mapping[str, Sequence[Report]], provenance: Provenance) -> Part:
-    """The part ``held_out_organs``: every set measured by networks that were trained without its organ.
+def held_out_part(
+    trainings: Mapping[str, Sequence[Report]], provenance: Provenance, seen: Collection[str] = ()
+) -> Part:
+    """The part :data:`HELD_OUT`: every set measured by networks that were trained without its organ.
+
+    Where some networks of an ensemble were not trained again there are two means: over all sets, and over those whose
+    organ no network was trained on.
 
     Args:
         trainings: the organs that a training went without, as ``kidney,liver``, -> its report of
             ``anomalyclip evaluate organs`` for every seed. An organ stands for the sets that are called so or begin
             with it and ``_``; only these are taken from the reports.
         provenance: of the measurement.
+        seen: organs, named alike, whose lesions the networks saw that were not trained again.
 
     Raises:
         UsageError: a report is none of organs, seeds are missing, or two trainings show a set (``E_REPORT``).
@@ -182,26 +200,28 @@ def held_out_part(trainings: Mapping[str, Sequence[Report]], provenance: Provena
         if not shown or (twice := sorted(sets.keys() & shown)):
             what = f"{', '.join(twice)} is shown by two trainings" if shown else f"no set shows {organs}"
             raise _refused(what, "give each organ once, as its sets are called")
-        sets |= {name: one for name, one in _organ_sets(reports[0]).items() if name in shown}
+        sets |= _each(reports[0], shown)
         for name in shown:
             measurements += _of_seeds(name, dict(zip(seeds, reports, strict=True)))
     every = [report for reports in trainings.values() for report in reports]
     repeats = every[0].bootstrap.repeats
-    means = _means(list(sets), [*seeds, SEEDS, BODY], measurements, repeats)
-    first = next(iter(sets.values()))
-    together = MeasuredOn(
-        f"{len(sets)} sets",
-        sum(one.images for one in sets.values()),
-        sum(one.groups for one in sets.values()),
-        first.protocol,
-    )
+    kept = TrainedOrgans(dict.fromkeys(seen, ""))
+    unseen = [name for name in sets if not kept.relatives(name)]
+    together = {ALL: _sum(f"{len(sets)} sets whose organ was left out", sets, list(sets))}
+    means = list(_means(ALL, list(sets), [*seeds, SEEDS, BODY], measurements, repeats))
+    if 0 < len(unseen) < len(sets):
+        title = f"{len(unseen)} of {len(sets)} sets whose organ no network was trained on"
+        together[UNTRAINED] = _sum(title, sets, unseen)
+        means += _means(UNTRAINED, unseen, [*seeds, SEEDS, BODY], measurements, repeats)
     weights = {
-        f"without {organs}, seed {index}": report.model.get("weights_sha256", "")
+        f"without {organs}, seed {index}, {name}": digest
         for organs, reports in trainings.items()
         for index, report in enumerate(reports)
+        for name, digest in report.model.items()
+        if name.startswith("weights")
     }
     head = head_of(every, provenance, weights)
-    return Part(head, {ALL: together, **sets}, _titles(every[0]), (*means, *measurements))
+    return Part(head, {**together, **sets}, _titles(every[0]), (*means, *measurements))
 
 
 def _of_seeds(name: str, reports: Mapping[str, Report]) -> Iterator[Measurement]:
@@ -219,10 +239,20 @@ def _of_seeds(name: str, reports: Mapping[str, Report]) -> Iterator[Measurement]
             yield Measurement(name, measure, BODY, baseline)
 
 
+def _sum(title: str, sets: Mapping[str, MeasuredOn], names: Sequence[str]) -> MeasuredOn:
+    """Sets of one protocol as one."""
+    chosen = [sets[name] for name in names]
+    images, groups = sum(one.images for one in chosen), sum(one.groups for one in chosen)
+    return MeasuredOn(title, images, groups, chosen[0].protocol)
+
+
 def _means(
-    names: Sequence[str], variants: Sequence[str], measurements: Sequence[Measurement], repeats: int
+    where: str, names: Sequence[str], variants: Sequence[str], measurements: Sequence[Measurement], repeats: int
 ) -> Iterator[Measurement]:
-    """The mean over sets with an interval over sets; of the difference to the baseline as well, where it holds 0."""
+    """The mean over sets, called ``where``, with an interval over sets.
+
+    Of the difference to the baseline as well, where the interval holds 0.
+    """
     values = {(one.set, one.measure, one.variant): one.found.value for one in measurements}
 
     def mean(table: Sequence[float]) -> Measure:
@@ -236,29 +266,23 @@ def _means(
         }
         for variant, table in tables.items():
             if table:
-                yield Measurement(ALL, measure, variant, mean(table))
+                yield Measurement(where, measure, variant, mean(table))
         if len(tables[SEEDS]) == len(tables[BODY]) > 0:
             above = mean([own - other for own, other in zip(tables[SEEDS], tables[BODY], strict=True)])
             if min(above.value or 0.0, above.classes_low or 0.0) <= 0:
-                yield Measurement(ALL, measure, ABOVE, above)
+                yield Measurement(where, measure, ABOVE, above)
 
 
-def _organ_sets(report: Report) -> dict[str, MeasuredOn]:
-    """The sets of a report, the means first."""
-    samples = report.samples.samples
+def _each(report: Report, names: Sequence[str]) -> dict[str, MeasuredOn]:
+    """Sets of a report, each by itself."""
+    return {name: _together(report, _in_words(name), [name]) for name in names}
 
-    def together(title: str, names: Sequence[str]) -> MeasuredOn:
-        chosen = [one for one in samples if one.category in names]
-        groups = {(one.category, one.group) for one in chosen}
-        return MeasuredOn(title, len(chosen), len(groups), report.protocol.id)
 
-    every = list(report.main.by_category)
-    untrained = next(one for one in report.subsets if one.name == UNTRAINED)
-    return {
-        ALL: together(f"{len(every)} sets", every),
-        UNTRAINED: together(untrained.title, untrained.categories),
-        **{name: together(_in_words(name), [name]) for name in every},
-    }
+def _together(report: Report, title: str, names: Sequence[str]) -> MeasuredOn:
+    """Sets of a report as one."""
+    chosen = [one for one in report.samples.samples if one.category in names]
+    groups = {(one.category, one.group) for one in chosen}
+    return MeasuredOn(title, len(chosen), len(groups), report.protocol.id)
 
 
 _CAPITALS = ("ct", "mr", "dce", "rt", "brisc", "etis", "aisd", "cpaisd", "ham10000")
@@ -276,8 +300,7 @@ def _titles(report: Report) -> dict[str, str]:
 
 
 def _check_organs(report: Report) -> None:
-    subsets = {one.name for one in report.subsets}
-    if report.dataset != "organs" or BODY not in report.methods or UNTRAINED not in subsets:
+    if report.dataset != "organs" or BODY not in report.methods:
         raise _refused(
             "the report is none of the organs with its baselines", "give that of anomalyclip evaluate organs"
         )

@@ -97,7 +97,8 @@ def _brain(part: Part) -> str:
     heads = part.sets["normal_volumes"].images
     return "; ".join(
         (
-            f"unseen gliomas ({_count(part, 'lgg', 'FLAIR volume')}): {_said(part, 'lgg', 'slice_pointing', 'dice')}",
+            f"other patients' gliomas ({_count(part, 'lgg', 'FLAIR volume')}): "
+            f"{_said(part, 'lgg', 'slice_pointing', 'dice')}",
             f"multiple sclerosis ({_count(part, 'open_ms', 'volume')}): {_said(part, 'open_ms', 'dice')}",
             f"{heads} healthy heads: {number(IN_ML, part.value('normal_volumes', IN_ML, SHIPPED))} ml marked",
             _slices(part),

@@ -38,7 +38,7 @@ def test_files_of_the_specification_are_there(bundle):
         "docs/data_license.txt",
     ):
         assert (bundle / name).is_file(), name
-    assert sum(path.stat().st_size for path in (bundle / "models").rglob("*") if path.is_file()) < 30e6
+    assert sum(path.stat().st_size for path in (bundle / "models").rglob("*") if path.is_file()) < 70e6
 
 
 @pytest.mark.parametrize("weights", ["backbone.safetensors", "320/image_encoder.safetensors"])
@@ -71,6 +71,14 @@ def test_evidence_is_that_of_the_networks_that_run(bundle, case, fast, name):
     parser.update({"fast": fast, "preset": "mr_brain"})
     record = parser.get_parsed_content("preprocessing")({"image": str(case)})
     assert record["preset"]["evidence"] == json.loads(Path(config(bundle)).read_text())[name]["mr_brain"]
+
+
+def test_the_prior_on_the_middle_of_the_body_can_be_switched_off(bundle):
+    parser = ConfigParser()
+    parser.read_config(config(bundle))
+    assert parser.get_parsed_content("network_def#fusion").prior > 0
+    parser.update({"network_def#fusion#prior": 0})
+    assert parser.get_parsed_content("network_def#fusion").prior == 0
 
 
 def test_check_properties_finds_nothing_missing(bundle, case):

@@ -66,6 +66,7 @@ def _organs(arguments: argparse.Namespace, root: Path) -> Part:
 def _held_out(texts: list[str]) -> Part:
     from anomalyclip_monai.exceptions import UsageError
     from recipes.evidence.parts import Provenance, held_out_part
+    from recipes.tiny.organs.sets import FIRST_ORGANS
 
     trainings: dict[str, list[Report]] = {}
     days = []
@@ -76,7 +77,7 @@ def _held_out(texts: list[str]) -> Part:
         report, measured = _read(path)
         trainings.setdefault(organs, []).append(report)
         days.append(measured)
-    return held_out_part(trainings, Provenance.now(max(days)))
+    return held_out_part(trainings, Provenance.now(max(days)), FIRST_ORGANS)
 
 
 def _read(path: str) -> tuple[Report, datetime.date]:

@@ -120,6 +120,14 @@ DOMAIN_SETS: Mapping[str, str] = {
 }
 """Set -> the domain of :mod:`recipes.tiny.sources` that goes with it when it is left out."""
 
+FIRST_LESIONS = ("sts_sarcoma", "open_ms", "mbh_ct_hemorrhage", "kvasir_256", "busi")
+"""Sets with lesions that the first two networks saw. The third saw them too, but for the last one: its authors state
+no licence."""
+
+FIRST_ORGANS = ("brain", "stroke_ct", "breast_us", "polyp")
+"""Organs, as measured sets begin, whose lesions those show: networks that nobody trains again where an organ is left
+out. Breast MR is none of them: what they saw of breasts was ultrasound, and MR without labels."""
+
 RELATIVES: Mapping[str, tuple[str, ...]] = {
     "bone_ct": ("fracatlas_fracture_xr", "healthy_fracatlas_xr"),
     "brain_tumour_mr_brisc": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_report_of_organs_gives_sets_means_and_baseline(make_organs: Any) -> N
     ("change", "said"),
     [
         ({"dataset": "busi"}, "none of the organs"),
-        ({"subsets": []}, "none of the organs"),
+        ({"subsets": []}, "no mean over organs that were not trained"),
         ({"failed": [{"name": "a", "error": "E_READ: cut"}]}, "1 images failed"),
     ],
 )
@@ -68,7 +69,21 @@ def test_a_held_out_set_is_that_of_the_training_without_its_organ(make_organs: A
     assert (mean.low, mean.classes_low, mean.classes_high) == (None, pytest.approx(0.3), pytest.approx(0.75))
     assert part.value("all", "pixel_ap", "above body") == pytest.approx(1.45 / 3 - 0.55)
     assert part.sets["all"].images == 4
-    assert "without kidney,liver, seed 1" in part.head.weights
+    assert part.head.weights["without kidney,liver, seed 1, weights_sha256"] == "cd" * 32
+
+
+def test_organs_that_other_networks_saw_have_a_mean_without_them(make_organs: Any) -> None:
+    report = Report.from_json(make_organs(brain=0.9, kidney=0.2, liver=0.4))
+    trainings = {"brain,kidney,liver": [replace(report, subsets=())]}  # a report needs no mean of its own
+    part = held_out_part(trainings, FROM, seen=("brain",))
+    assert {name: (one.title, one.images) for name, one in part.sets.items() if name in ("all", "untrained")} == {
+        "all": ("3 sets whose organ was left out", 4),
+        "untrained": ("2 of 3 sets whose organ no network was trained on", 3),
+    }
+    assert part.value("all", "pixel_ap", "seeds") == pytest.approx(0.5)
+    assert part.value("untrained", "pixel_ap", "seeds") == pytest.approx(0.3)
+    assert part.value("untrained", "pixel_ap", "body") == pytest.approx(0.55)
+    assert part.value("untrained", "pixel_ap", "above body") == pytest.approx(-0.25)
 
 
 @pytest.mark.parametrize(

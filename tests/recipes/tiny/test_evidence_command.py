@@ -72,6 +72,9 @@ def test_trainings_without_organs_become_a_part(
     assert main([*command, *(f"liver={report}" for report in reports)]) == 0
     part = read_evidence(evidence_file(bundle)).part("held_out_organs")
     assert part.value("liver_us", "pointing", "seeds") == 0.5
-    assert part.head.weights == {"without liver, seed 0": "0", "without liver, seed 1": "1"}
+    assert part.head.weights == {
+        "without liver, seed 0, weights_sha256": "0",
+        "without liver, seed 1, weights_sha256": "1",
+    }
     assert main([*command, *reports]) == 2
     assert capsys.readouterr().err.endswith("does not say which organs - give ORGAN,ORGAN=REPORT\n")
