@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -127,6 +127,8 @@ def organs_part(report: Report, provenance: Provenance) -> Part:
         UsageError: the report is of another data set, or has no such baseline or subset (``E_REPORT``).
     """
     _check_organs(report)
+    if UNTRAINED not in {one.name for one in report.subsets}:
+        raise _refused("the report has no mean over organs that were not trained", "choose a bundle that says which")
     sets = _organ_sets(report)
     measurements = []
     for variant, method in ((SHIPPED, report.main), (BODY, report.methods[BODY])):
@@ -156,7 +158,13 @@ def organs_part(report: Report, provenance: Provenance) -> Part:
     return Part(head_of([report], provenance, report.model), sets, _titles(report), tuple(measurements))
 
 
-def held_out_part(trainings: Mapping[str, Sequence[Report]], provenance: Provenance) -> Part:
+def held_out_part(
+    trainings: Mapping[str, Sequence[Report]],
+    provenance: Provenance,
+    *,
+    untrained: Collection[str] = (),
+    note: str = "",
+) -> Part:
     """The part ``held_out_organs``: every set measured by networks that were trained without its organ.
 
     Args:
@@ -164,6 +172,8 @@ def held_out_part(trainings: Mapping[str, Sequence[Report]], provenance: Provena
             ``anomalyclip evaluate organs`` for every seed. An organ stands for the sets that are called so or begin
             with it and ``_``; only these are taken from the reports.
         provenance: of the measurement.
+        untrained: sets that get a mean of their own, for networks of which only some were trained anew.
+        note: added to the sentences on how was measured.
 
     Raises:
         UsageError: a report is none of organs, seeds are missing, or two trainings show a set (``E_REPORT``).
@@ -187,21 +197,35 @@ def held_out_part(trainings: Mapping[str, Sequence[Report]], provenance: Provena
             measurements += _of_seeds(name, dict(zip(seeds, reports, strict=True)))
     every = [report for reports in trainings.values() for report in reports]
     repeats = every[0].bootstrap.repeats
-    means = _means(list(sets), [*seeds, SEEDS, BODY], measurements, repeats)
-    first = next(iter(sets.values()))
-    together = MeasuredOn(
-        f"{len(sets)} sets",
-        sum(one.images for one in sets.values()),
-        sum(one.groups for one in sets.values()),
-        first.protocol,
-    )
+    tables = {ALL: (f"{len(sets)} sets", list(sets))}
+    if left := [name for name in sets if name in untrained]:
+        tables[UNTRAINED] = f"{len(left)} of {len(sets)} sets whose organ was not trained", left
+    means = [
+        one
+        for where, (_, names) in tables.items()
+        for one in _means(where, names, [*seeds, SEEDS, BODY], measurements, repeats)
+    ]
+    together = {where: _together(title, [sets[name] for name in names]) for where, (title, names) in tables.items()}
+    key = _trained_anew(every)
     weights = {
-        f"without {organs}, seed {index}": report.model.get("weights_sha256", "")
+        f"without {organs}, seed {index}": report.model.get(key, "")
         for organs, reports in trainings.items()
         for index, report in enumerate(reports)
     }
     head = head_of(every, provenance, weights)
-    return Part(head, {ALL: together, **sets}, _titles(every[0]), (*means, *measurements))
+    head = replace(head, protocols={name: f"{text} {note}".strip() for name, text in head.protocols.items()})
+    return Part(head, {**together, **sets}, _titles(every[0]), (*means, *measurements))
+
+
+def _trained_anew(reports: Sequence[Report]) -> str:
+    """Which hash of the weights tells the trainings apart."""
+    keys = [name for name in reports[0].model if name.startswith("weights")]
+    differing = [name for name in keys if len({report.model.get(name) for report in reports}) > 1]
+    return (differing or ["weights_sha256"])[0]
+
+
+def _together(title: str, sets: Sequence[MeasuredOn]) -> MeasuredOn:
+    return MeasuredOn(title, sum(one.images for one in sets), sum(one.groups for one in sets), sets[0].protocol)
 
 
 def _of_seeds(name: str, reports: Mapping[str, Report]) -> Iterator[Measurement]:
@@ -220,7 +244,7 @@ def _of_seeds(name: str, reports: Mapping[str, Report]) -> Iterator[Measurement]
 
 
 def _means(
-    names: Sequence[str], variants: Sequence[str], measurements: Sequence[Measurement], repeats: int
+    where: str, names: Sequence[str], variants: Sequence[str], measurements: Sequence[Measurement], repeats: int
 ) -> Iterator[Measurement]:
     """The mean over sets with an interval over sets; of the difference to the baseline as well, where it holds 0."""
     values = {(one.set, one.measure, one.variant): one.found.value for one in measurements}
@@ -236,11 +260,11 @@ def _means(
         }
         for variant, table in tables.items():
             if table:
-                yield Measurement(ALL, measure, variant, mean(table))
+                yield Measurement(where, measure, variant, mean(table))
         if len(tables[SEEDS]) == len(tables[BODY]) > 0:
             above = mean([own - other for own, other in zip(tables[SEEDS], tables[BODY], strict=True)])
             if min(above.value or 0.0, above.classes_low or 0.0) <= 0:
-                yield Measurement(ALL, measure, ABOVE, above)
+                yield Measurement(where, measure, ABOVE, above)
 
 
 def _organ_sets(report: Report) -> dict[str, MeasuredOn]:
@@ -253,10 +277,10 @@ def _organ_sets(report: Report) -> dict[str, MeasuredOn]:
         return MeasuredOn(title, len(chosen), len(groups), report.protocol.id)
 
     every = list(report.main.by_category)
-    untrained = next(one for one in report.subsets if one.name == UNTRAINED)
+    subsets = {one.name: together(one.title, one.categories) for one in report.subsets}
     return {
         ALL: together(f"{len(every)} sets", every),
-        UNTRAINED: together(untrained.title, untrained.categories),
+        **subsets,
         **{name: together(_in_words(name), [name]) for name in every},
     }
 
@@ -276,8 +300,7 @@ def _titles(report: Report) -> dict[str, str]:
 
 
 def _check_organs(report: Report) -> None:
-    subsets = {one.name for one in report.subsets}
-    if report.dataset != "organs" or BODY not in report.methods or UNTRAINED not in subsets:
+    if report.dataset != "organs" or BODY not in report.methods:
         raise _refused(
             "the report is none of the organs with its baselines", "give that of anomalyclip evaluate organs"
         )

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from anomalyclip_monai.networks.neck import NeckMember
 from recipes.tiny.objective import Targets, objective, targets
-from recipes.tiny.organs.sets import DOMAIN_SETS
+from recipes.tiny.organs.sets import with_domains
+
+LEAST_KNOWN = 0.05
+"""Share of a square that must have a label."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,8 @@ class Squares:
 
     def without(self, sets: Collection[str]) -> NDArray[np.intp]:
         """Positions of the squares to learn from, when these sets are left out."""
-        names = {*sets, *(DOMAIN_SETS[name] for name in sets if name in DOMAIN_SETS)}
-        known = self.wanted.known.mean(dim=1).numpy() > 0.05
-        return np.flatnonzero(~np.isin(self.of, list(names)) & (self.kind != "held_out") & known)
+        known = self.wanted.known.mean(dim=1).numpy() > LEAST_KNOWN
+        return np.flatnonzero(~np.isin(self.of, list(with_domains(sets))) & (self.kind != "held_out") & known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Plan:
     """
 
     seed: int = 0
-    steps: int = 800
+    steps: int = 500
     batch: int = 16
     rate: float = 1e-3
     weight_decay: float = 0.1
@@ -125,7 +127,7 @@ def train_member(
         output = member(tokens, squares.grid)
         loss, _ = objective([output[:, 1:]], output[:, 0], text, wanted, temperature=temperature)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(member.parameters(), 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))
