@@ -114,13 +114,13 @@ def train_member(
     rng = np.random.default_rng(plan.seed)
     member = NeckMember(squares.tokens.shape[-1], plan.hidden, text.shape[1], plan.dropout).train()
     optimiser = torch.optim.AdamW(member.parameters(), lr=plan.rate, weight_decay=plan.weight_decay)
-    odds = _odds(squares, chosen, plan)
+    shares = odds(squares, chosen, plan)
     losses = []
     for step in range(plan.steps):
         rate = plan.rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        picked = np.sort(rng.choice(chosen, plan.batch, p=odds))
+        picked = np.sort(rng.choice(chosen, plan.batch, p=shares))
         tokens = torch.from_numpy(squares.tokens[picked]).float()
         wanted = Targets(*(part[picked] for part in squares.wanted))
         tokens, wanted = _mirrored_half(tokens, wanted, squares.grid, rng)
@@ -134,15 +134,16 @@ def train_member(
     return member.eval(), losses
 
 
-def _odds(squares: Squares, chosen: NDArray[np.intp], plan: Plan) -> NDArray[np.float64]:
+def odds(squares: Squares, chosen: NDArray[np.intp], plan: Plan) -> NDArray[np.float64]:
+    """How often each of the chosen squares is drawn."""
     of, kind = squares.of[chosen], squares.kind[chosen]
-    odds = np.zeros(len(chosen))
+    found = np.zeros(len(chosen))
     for name in np.unique(of):
         members = of == name
         weights = np.where(kind[members] == "whole", plan.whole, 1.0)
         share = members.sum() ** plan.power * (plan.shares or {}).get(str(name), 1.0)
-        odds[members] = share * weights / weights.sum()
-    return odds / odds.sum()
+        found[members] = share * weights / weights.sum()
+    return found / found.sum()
 
 
 def _mirrored_half(

@@ -71,6 +71,28 @@ def test_a_held_out_set_is_that_of_the_training_without_its_organ(make_organs: A
     assert "without kidney,liver, seed 1" in part.head.weights
 
 
+def test_sets_of_which_no_network_was_trained_have_a_mean_of_their_own(make_organs: Any) -> None:
+    def reports(weights: str, **values: float) -> list[Report]:
+        model = {"bundle": "b", "weights_sha256": "the same", "weights_dino_sha256": weights}
+        return [Report.from_json(make_organs(**values) | {"model": model, "subsets": []})]
+
+    part = held_out_part(
+        {"brain": reports("x", brain=0.7), "kidney,liver": reports("y", kidney=0.2, liver=0.4)},
+        FROM,
+        untrained=["kidney_ct", "liver_us", "heart_mr"],
+        note="One of three was trained anew.",
+    )
+    assert list(part.sets)[:2] == ["all", "untrained"]
+    assert (part.sets["untrained"].title, part.sets["untrained"].images) == (
+        "2 of 3 sets whose organ was not trained",
+        3,
+    )
+    assert part.value("untrained", "pixel_ap", "seeds") == pytest.approx(0.3)
+    assert part.value("all", "pixel_ap", "seeds") == pytest.approx(1.3 / 3)
+    assert part.head.protocols == {"organs-256": "At 256 x 256. One of three was trained anew."}
+    assert part.head.weights == {"without brain, seed 0": "x", "without kidney,liver, seed 0": "y"}
+
+
 @pytest.mark.parametrize(
     ("trainings", "said"),
     [
