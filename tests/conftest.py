@@ -16,6 +16,10 @@ from torch.nn import functional as F
 
 from anomalyclip_monai.networks import AnomalyCLIP
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: each, and what it starts, has one of them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
