@@ -117,7 +117,13 @@ def held_out_organs(source: Source) -> list[str]:
     return [
         *_organ_table(part, {SEEDS: "mean of seeds", **seeds, BODY: "centre of the body"}),
         "",
-        f"{source.origin('held_out_organs')} In parentheses the interval over sets. {_verdict(part, ALL, SEEDS)}",
+        " ".join(
+            [
+                source.origin("held_out_organs"),
+                "In parentheses the interval over sets.",
+                *(_verdict(part, name, SEEDS) for name in (ALL, UNTRAINED) if name in part.sets),
+            ]
+        ),
     ]
 
 

@@ -131,6 +131,14 @@ def test_held_out_organs_are_shown_once_they_are_measured(made: Source, make_org
     ]
 
 
+def test_organs_that_no_network_was_trained_on_have_a_sentence(made: Source, make_organs: Any) -> None:
+    reports = {name: [Report.from_json(make_organs(kidney=0.7, liver=0.8))] for name in ("brain", "kidney,liver")}
+    part = held_out_part(reports, FROM, untrained=["kidney_ct", "liver_us"])
+    line = REGIONS["held_out_organs"](replace(made, evidence=Evidence({"held_out_organs": part})))[-1]
+    assert "Over 3 sets the model is surely above the centre of the body in " in line
+    assert "Over 2 of 3 sets whose organ was not trained the model is surely above the centre of the body in " in line
+
+
 def test_texts() -> None:
     found = Measure(0.8244, 0.8, 0.85, classes_low=0.7, classes_high=0.9)
     assert cell("dice", found) == "82.4 [80.0, 85.0] (70.0, 90.0)"
