@@ -60,7 +60,7 @@ def test_localize_prints_score_preset_evidence_and_threshold(head, tmp_path, cap
     printed, errors = capsys.readouterr()
     assert re.match(r"head: score 0\.\d\d, \d+ lesions?, ", printed), printed
     assert "preset mr_brain (values from" in printed
-    assert "this model on such images: unseen gliomas" in printed
+    assert "this model on such images: other patients' gliomas" in printed
     assert "threshold 0.4, given" in printed
     assert errors == ""
     scores = json.loads((tmp_path / "out/head/scores.json").read_text())

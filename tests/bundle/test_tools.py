@@ -41,7 +41,9 @@ def test_files_of_the_specification_are_there(bundle):
     assert sum(path.stat().st_size for path in (bundle / "models").rglob("*") if path.is_file()) < 70e6
 
 
-@pytest.mark.parametrize("weights", ["backbone.safetensors", "320/image_encoder.safetensors"])
+@pytest.mark.parametrize(
+    "weights", ["backbone.safetensors", "320/image_encoder.safetensors", "dino/image_encoder.safetensors"]
+)
 def test_the_record_of_a_training_is_that_of_the_weights(bundle, weights):
     file = bundle / "models" / weights
     record = json.loads(file.with_name("training.json").read_text())

@@ -125,6 +125,8 @@ def test_training_sees_what_inference_sees():
     train, inference = (json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("train", "inference"))
     # prompts are learned on the first network of the ensemble
     inference["network_def"] = inference["network_def"]["networks"][0]
+    precisions = [content["network_def"]["clip"].pop("precision") for content in (train, inference)]
+    assert precisions == ["$@precision or 'fp32'", "$@precision or 'auto'"]  # gradients of prompts want fp32
     shared = (
         "bundle_root",
         "device",

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import shutil
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import fields, replace
 
-import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from anomalyclip_monai import resources
 from anomalyclip_monai.definition import read_definition
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.networks import AnomalyCLIPEnsemble
-from anomalyclip_monai.networks.neck import TokenNeck
 from anomalyclip_monai.weights.bundle import other_encoders
 from anomalyclip_monai.weights.choice import INFERENCE, choose_model, load_network
 
@@ -25,29 +19,38 @@ CPU = torch.device("cpu")
 
 
 def test_fast_is_the_first_network_alone():
-    both, fast = (load_network(choose_model("tiny", fast=fast), CPU) for fast in (False, True))
-    assert isinstance(both, AnomalyCLIPEnsemble)
-    assert [network.settings.size for network in both.members] == [(256, 256), (320, 320)]
+    all_three, fast = (load_network(choose_model("tiny", fast=fast, precision="fp32"), CPU) for fast in (False, True))
+    assert isinstance(all_three, AnomalyCLIPEnsemble)
+    assert [network.settings.size for network in all_three.members] == [(256, 256), (320, 320), (322, 322)]
     assert [network.settings.size for network in fast.members] == [(256, 256)]
+    assert (all_three.fusion is None, fast.fusion is None) == (False, True)
     images = torch.rand(1, 1, 30, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        alone, other, mean = fast(images), both.members[1](images), both(images)
-    torch.testing.assert_close(mean, (alone + other) / 2)
+        first, alone, together = all_three.first(images), fast(images), all_three(images)
+    torch.testing.assert_close(alone, first)
+    assert not torch.allclose(together, first, atol=1e-3)
 
 
 def test_hashes_name_all_networks_that_run():
     root = resources.bundle_root("tiny")
-    both, fast = (choose_model("tiny", fast=fast).fingerprint() for fast in (False, True))
-    second = resources.sha256(root / "models" / "320" / "image_encoder.safetensors")
-    assert both == {**fast, "weights_320_sha256": second}
+    every, fast = (choose_model("tiny", fast=fast).fingerprint() for fast in (False, True))
+    others = {name: root / "models" / name / "image_encoder.safetensors" for name in ("320", "dino")}
+    assert every == {**fast, **{f"weights_{name}_sha256": resources.sha256(file) for name, file in others.items()}}
     assert fast["weights_sha256"] == resources.sha256(root / "models" / "backbone.safetensors")
     for choice in (choose_model("tiny"), choose_model("tiny", fast=True)):  # monai.bundle run says the same
         assert choice.configured(INFERENCE, values={}).get_parsed_content("fingerprint") == choice.fingerprint()
 
 
-def test_networks_of_the_bundle_are_alike_but_for_the_square():
-    first, second = load_network(choose_model("tiny"), CPU).members
-    assert second.settings == replace(first.settings, image_size=320)
+def test_networks_of_the_bundle_are_alike_but_for_the_square_and_the_backbone():
+    first, second, third = (member.settings for member in load_network(choose_model("tiny"), CPU).members)
+    assert second == replace(first, image_size=320)
+    differing = {one.name for one in fields(first) if getattr(third, one.name) != getattr(first, one.name)}
+    assert differing == {"image_size", "feature_layers", "local_attention", "mirrors", "mean", "std"}
+
+
+def test_networks_of_the_bundle_have_the_text_of_the_first():
+    network = load_network(choose_model("tiny", precision="fp32"), CPU)
+    assert all(torch.equal(member.text_features(), network.text_features()) for member in network.members)
 
 
 def test_every_further_network_has_a_folder_of_its_own():
@@ -59,64 +62,10 @@ def test_every_further_network_has_a_folder_of_its_own():
     assert set(others) == expected
 
 
-def test_precision_is_that_of_all_networks():
-    network = load_network(choose_model("tiny", precision="bf16"), CPU)
-    assert all(member.clip.visual.proj.dtype == torch.bfloat16 for member in network.members)
-
-
-@pytest.fixture
-def with_a_third(tmp_path: Path) -> Path:
-    """The bundle with a third network, random behind a neck, on the text side of the first; and a fusion."""
-    shipped, root = resources.bundle_root("tiny"), tmp_path / "anomalyclip_three"
-    shutil.copytree(shipped, root)
-    description = json.loads((shipped / "models" / "open_clip_config.json").read_text())["model_cfg"]
-    vision = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear"}  # 6 blocks, patches of 16
-    neck = {"layers": 2, "components": 6, "hidden": 4, "members": 2}
-    config = {"model_cfg": {**description, "vision_cfg": {"image_size": 64, **vision}}, "neck": neck}
-    torch.manual_seed(0)
-    visual = open_clip.model.CLIP(
-        128, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**description["text_cfg"])
-    ).visual
-    visual.neck = TokenNeck(**neck, width=64, embed_dim=128)
-    (root / "models" / "dino").mkdir()
-    state = {f"visual.{key}": value for key, value in visual.state_dict().items()}
-    save_file(state, root / "models" / "dino" / "image_encoder.safetensors")
-    (root / "models" / "dino" / "open_clip_config.json").write_text(json.dumps(config))
-
-    definition = read_definition(resources.inference_config(root))
-    networks = definition["network_def"]["networks"]
-    third = copy.deepcopy(networks[1])
-    third["clip"] |= {
-        "weights": "$@bundle_root + '/models/dino/image_encoder.safetensors'",
-        "precision": "$@precision or 'bf16'",
-    }
-    changes = "image_size=64, feature_layers=(3, 6), local_attention='none', dpam_layer=1, mirrors=False"
-    third["settings"] = f"$@settings.changed({changes})"
-    networks.append(third)
-    fusion = {"_target_": "anomalyclip_monai.networks.Fusion", "_disabled_": "@fast", "bias": 0.5, "prior": 0.1}
-    definition["network_def"]["fusion"] = {**fusion, "weights": [0.5, 0.4, 0.3]}
-    (root / "configs" / INFERENCE).write_text(json.dumps(definition))
-    return root
-
-
-def test_a_third_network_is_an_entry_and_a_folder(with_a_third: Path):
-    choice = choose_model(str(with_a_third))
-    network = load_network(choice, CPU)
-    assert [member.settings.size for member in network.members] == [(256, 256), (320, 320), (64, 64)]
-    first, second, third = network.members
-    assert first.clip.visual.proj.dtype == second.clip.visual.proj.dtype == torch.float32
-    assert third.clip.visual.trunk.cls_token.dtype == torch.bfloat16
-    assert torch.equal(third.text_features(), first.text_features())
-    score, anomaly_map = network.score_and_map(torch.rand(1, 3, 30, 40), mirror=True)
-    assert score.isfinite().all()
-    assert anomaly_map.shape == (1, 1, 30, 40)
-    weights = with_a_third / "models" / "dino" / "image_encoder.safetensors"
-    assert choice.fingerprint()["weights_dino_sha256"] == resources.sha256(weights)
-
-    full = load_network(choose_model(str(with_a_third), precision="fp32"), CPU)
-    assert full.members[2].clip.visual.trunk.cls_token.dtype == torch.float32
-    fast = load_network(choose_model(str(with_a_third), fast=True), CPU)
-    assert (len(fast.members), fast.fusion) == (1, None)
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_precision_is_that_of_all_networks(precision, dtype):
+    network = load_network(choose_model("tiny", precision=precision), CPU)
+    assert [next(member.clip.visual.parameters()).dtype for member in network.members] == 3 * [dtype]
 
 
 def test_a_bundle_without_an_entry_for_it_has_one_precision(tmp_path):
