@@ -114,15 +114,20 @@ def test_the_frozen_image_side_alone_takes_another_precision(
     assert 0 < (found - expected).abs().max() < 0.05
 
 
-def test_its_text_side_is_that_of_another_file(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    image = {key: value for key, value in state.items() if key.startswith("visual.")}
+def test_text_side_and_frozen_trunk_are_those_of_other_files(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    neck = {key: value for key, value in state.items() if key.startswith("visual.neck.")}
+    trunk = {key: value for key, value in state.items() if key.startswith("visual.") and key not in neck}
     text = {key: value for key, value in state.items() if not key.startswith("visual.")}
     (tmp_path / "dino").mkdir()
-    save_file(image, tmp_path / "dino" / "image_encoder.safetensors")
+    save_file(neck, tmp_path / "dino" / "image_encoder.safetensors")
+    save_file(trunk, tmp_path / "dino" / "trunk.safetensors")
     save_file(text, tmp_path / "backbone.safetensors")
     (tmp_path / "dino" / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG, "neck": CONFIG["neck"]}))
     clip = load_backbone(
-        tmp_path / "dino" / "image_encoder.safetensors", text=tmp_path / "backbone.safetensors", precision="bf16"
+        tmp_path / "dino" / "image_encoder.safetensors",
+        text=tmp_path / "backbone.safetensors",
+        trunk=tmp_path / "dino" / "trunk.safetensors",
+        precision="bf16",
     )
     found = clip.state_dict()
     assert found["visual.trunk.blocks.0.attn.qkv.weight"].dtype == torch.bfloat16
