@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from recipes.tiny.commands import average, evidence, reproduce, train
+from recipes.tiny.commands import average, evidence, features, neck, reproduce, train, unseen
 
-COMMANDS = (train, average, reproduce, evidence)
+COMMANDS = (train, average, reproduce, features, neck, unseen, evidence)
 """The modules of the commands, in the order of ``--help``."""
 
 

@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train both networks from ImageNet as the shipped ones were: twelve trainings, 330,000 crops, 13 hours on a core.
+    """Train the first two networks as the shipped ones were: twelve trainings, 330,000 crops, 13 hours on a core.
 
     OUT gets a folder for every training, backbone.safetensors (the first network) and image_encoder.safetensors (the
     second), of the shipped ones' kind: the recipe has grown since their first stages, so not the same numbers. The

@@ -31,7 +31,7 @@ MOST = 3
 def whole(picture: Picture, size: int) -> Square:
     """The whole picture, as the product shows it to the network."""
     framed = squash(picture, size)
-    return _pixels(framed.image), np.where(framed.unknown, UNKNOWN, framed.lesion > 0.5).astype(np.uint8)
+    return pixels(framed.image), np.where(framed.unknown, UNKNOWN, framed.lesion > 0.5).astype(np.uint8)
 
 
 def drawn(
@@ -82,7 +82,7 @@ def drawn(
     if rng.random() < 0.1:
         image, ink = distractors.burnt_in(image, rng)
         label[ink] = UNKNOWN
-    return _pixels(image), label
+    return pixels(image), label
 
 
 def _in_other_light(image: Plane, rng: np.random.Generator) -> Plane:
@@ -116,6 +116,7 @@ def _lesion(scene: Scene, tries: int = 3) -> Result | None:
     return None
 
 
-def _pixels(image: Plane) -> NDArray[np.uint8]:
-    pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (3, *pixels.shape[1:])))
+def pixels(image: Plane) -> NDArray[np.uint8]:
+    """(S, S, 1 or 3) in [0, 1] -> (3, S, S) display values."""
+    shown = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.broadcast_to(shown, (3, *shown.shape[1:])))

@@ -1,11 +1,9 @@
-"""Frozen features of training squares, computed once and kept in half precision, so that a training takes a minute."""
+"""Training squares of many organs, and the frozen vision transformer that they are shown to."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +16,21 @@ from torch import Tensor, nn
 
 from anomalyclip_monai.inferers.body import body_window
 from anomalyclip_monai.networks.towers import vision_tower
-from recipes.tiny.crops import Crops
+from recipes.tiny.crops import UNKNOWN, Crops
 from recipes.tiny.framing import squash
 from recipes.tiny.organs import draw
-from recipes.tiny.organs.sets import SETS, OrganSet, read
-from recipes.tiny.sources import Subject, read_subjects
+from recipes.tiny.organs.sets import OrganSet, read
+from recipes.tiny.sources import Subject
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TRUNK = "vit_small_patch14_dinov2"
 """timm's name of the frozen vision transformer."""
+
+PATCH = 14
+"""Its patches in pixels."""
+
+MOST_FRAMES, MOST_SLICES = 40, 30
+"""Held-out pictures of a domain, and slices of a held-out volume, about."""
 
 
 class Square(NamedTuple):
@@ -93,19 +97,19 @@ def squares_of_subjects(subjects: Sequence[Subject], size: int, amount: Amount, 
         pictures = [subject.cut(axis, index) for index in range(count)]
         if count == 1:
             photos[subject.domain] = photos.get(subject.domain, 0) + 1
-            if photos[subject.domain] > 40:
+            if photos[subject.domain] > MOST_FRAMES:
                 continue
         window = (slice(None), slice(None))
         if count > 1:
             slices = torch.from_numpy(np.stack([picture.image for picture in pictures])).movedim(-1, 1)
             across, down = (step for other, step in enumerate(subject.spacing) if other != axis)
             window = body_window(slices / 255, (down, across))
-        for picture in pictures[:: max(1, count // 30)]:
+        for picture in pictures[:: max(1, count // MOST_SLICES)]:
             if picture.empty:
                 continue
             framed = squash(picture, size, window)
-            label = np.where(framed.unknown, 255, framed.lesion > 0.5).astype(np.uint8)
-            yield Square(draw._pixels(framed.image), label, f"{subject.domain}:{subject.name}", "held_out")
+            label = np.where(framed.unknown, UNKNOWN, framed.lesion > 0.5).astype(np.uint8)
+            yield Square(draw.pixels(framed.image), label, f"{subject.domain}:{subject.name}", "held_out")
 
 
 class Trunk:
@@ -128,8 +132,8 @@ class Trunk:
         self.std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """(B, 3, S, S) -> (B, 1 + N, layers * width) normalised tokens, (B, width) the last class token as it is."""
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        """(B, 3, S, S) -> (B, 1 + N, layers * width) normalised tokens, the class token first."""
         tower = vision_tower(self.visual)
         shown = (torch.from_numpy(images).float() / 255 - self.mean) / self.std
         embedded = tower.embed(shown)
@@ -141,4 +145,4 @@ class Trunk:
             tokens = tokens + tower.mlp(block, tokens)
             if number in self.layers:
                 kept.append(tower.normalize(tokens).float())
-        return torch.cat(kept, dim=-1), tokens[:, 0].float()
+        return torch.cat(kept, dim=-1)

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from anomalyclip_monai.networks.neck import NeckMember
 from recipes.tiny.objective import Targets, objective, targets
-from recipes.tiny.organs.sets import DOMAIN_SETS
+from recipes.tiny.organs.sets import with_domains
+
+LEAST_KNOWN = 0.05
+"""Share of a square that must have a label."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,8 @@ class Squares:
 
     def without(self, sets: Collection[str]) -> NDArray[np.intp]:
         """Positions of the squares to learn from, when these sets are left out."""
-        names = {*sets, *(DOMAIN_SETS[name] for name in sets if name in DOMAIN_SETS)}
-        known = self.wanted.known.mean(dim=1).numpy() > 0.05
-        return np.flatnonzero(~np.isin(self.of, list(names)) & (self.kind != "held_out") & known)
+        known = self.wanted.known.mean(dim=1).numpy() > LEAST_KNOWN
+        return np.flatnonzero(~np.isin(self.of, list(with_domains(sets))) & (self.kind != "held_out") & known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Plan:
     """
 
     seed: int = 0
-    steps: int = 800
+    steps: int = 300
     batch: int = 16
     rate: float = 1e-3
     weight_decay: float = 0.1
@@ -112,35 +114,36 @@ def train_member(
     rng = np.random.default_rng(plan.seed)
     member = NeckMember(squares.tokens.shape[-1], plan.hidden, text.shape[1], plan.dropout).train()
     optimiser = torch.optim.AdamW(member.parameters(), lr=plan.rate, weight_decay=plan.weight_decay)
-    odds = _odds(squares, chosen, plan)
+    shares = odds(squares, chosen, plan)
     losses = []
     for step in range(plan.steps):
         rate = plan.rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / plan.steps))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        picked = np.sort(rng.choice(chosen, plan.batch, p=odds))
+        picked = np.sort(rng.choice(chosen, plan.batch, p=shares))
         tokens = torch.from_numpy(squares.tokens[picked]).float()
         wanted = Targets(*(part[picked] for part in squares.wanted))
         tokens, wanted = _mirrored_half(tokens, wanted, squares.grid, rng)
         output = member(tokens, squares.grid)
         loss, _ = objective([output[:, 1:]], output[:, 0], text, wanted, temperature=temperature)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(member.parameters(), 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))
     return member.eval(), losses
 
 
-def _odds(squares: Squares, chosen: NDArray[np.intp], plan: Plan) -> NDArray[np.float64]:
+def odds(squares: Squares, chosen: NDArray[np.intp], plan: Plan) -> NDArray[np.float64]:
+    """How often each of the chosen squares is drawn."""
     of, kind = squares.of[chosen], squares.kind[chosen]
-    odds = np.zeros(len(chosen))
+    found = np.zeros(len(chosen))
     for name in np.unique(of):
         members = of == name
         weights = np.where(kind[members] == "whole", plan.whole, 1.0)
         share = members.sum() ** plan.power * (plan.shares or {}).get(str(name), 1.0)
-        odds[members] = share * weights / weights.sum()
-    return odds / odds.sum()
+        found[members] = share * weights / weights.sum()
+    return found / found.sum()
 
 
 def _mirrored_half(

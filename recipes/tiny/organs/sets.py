@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from anomalyclip_monai.data.photo import FORMATS
+from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.types import PathLike
 from recipes.tiny.sources import VALIDATION_PERCENT, Picture
 
@@ -157,14 +158,53 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
 """Measured set -> the training sets of its organ, which go with it when "organ never trained on" is measured."""
 
 
-def by_name(name: str) -> OrganSet:
-    """The set of this name; KeyError where there is none."""
-    return {known.name: known for known in SETS}[name]
+FOLDS: Mapping[str, tuple[str, ...]] = {
+    "nothing": ("nasopharynx_mr", "ovary_us"),
+    "bone_kidney_pancreas": ("bone_ct", "kidney_stone_ct", "kidney_tumour_ct", "pancreas_mr"),
+    "breast_liver": ("breast_dce_mr", "liver_us"),
+    "eye_histology_prostate": ("fundus_exudates", "lymph_node_histology", "prostate_mr"),
+    "lung_skin": ("lung_tumour_ct", "skin_ham10000"),
+    "brain_stroke_breast_colon": (
+        "brain_tumour_mr_brisc", "brain_tumour_mr_figshare", "breast_us_busbra", "polyp_etis",
+        "stroke_ct_aisd", "stroke_ct_cpaisd", "stroke_ct_rt",
+    ),
+}  # fmt: skip
+"""What a training goes without -> the sets that are measured with it: every one of :data:`RELATIVES` once."""
 
 
 def left_out(measured: Collection[str]) -> frozenset[str]:
-    """The training sets that go with measured sets of :data:`RELATIVES`."""
+    """The training sets that go with measured sets.
+
+    Raises:
+        UsageError: one is none of :data:`RELATIVES` (``E_OPTION``).
+    """
+    if strange := sorted(set(measured) - set(RELATIVES)):
+        raise UsageError("E_OPTION", f"no measured set is called {strange[0]}", None, f"give {', '.join(RELATIVES)}")
     return frozenset(name for one in measured for name in RELATIVES[one])
+
+
+def with_domains(sets: Collection[str]) -> frozenset[str]:
+    """These sets, and the domains of :mod:`recipes.tiny.sources` that go with them."""
+    return frozenset(sets) | {DOMAIN_SETS[name] for name in sets if name in DOMAIN_SETS}
+
+
+def not_shipped() -> frozenset[str]:
+    """The sets that shipped weights may not see."""
+    return frozenset(one.name for one in SETS if not one.shipped)
+
+
+def fingerprint(root: PathLike) -> dict[str, str]:
+    """Set -> sha256 over the names and contents of its pictures and masks, for the sets that are there."""
+    found = {}
+    for one in SETS:
+        digest = hashlib.sha256()
+        files = one.files(Path(root))
+        for file in (part for image in files for part in (image, one.mask(Path(root), image)) if part):
+            digest.update(file.name.encode())
+            digest.update(file.read_bytes())
+        if files:
+            found[one.name] = digest.hexdigest()
+    return found
 
 
 def read(root: PathLike, one: OrganSet) -> Iterator[tuple[Path, Picture]]:

@@ -130,9 +130,8 @@ def choose(seen: Sequence[Seen]) -> Choice:
 
 
 def _photo(group: str, file: Path, lesion: NDArray[np.bool_], options: Mapping[str, Any]) -> Seen:
-    result = ac.localize(file, **options)
-    heatmap = np.asarray(result.heatmap[0, :, :, 0], dtype=np.float32).T
-    return Seen(group, heatmap, lesion, 0.0)
+    (heatmap,) = _volume(ac.localize(file, **options))
+    return Seen(group, heatmap[:, :, 0].T, lesion, 0.0)
 
 
 def _lesion(subject: Subject) -> NDArray[np.bool_]:

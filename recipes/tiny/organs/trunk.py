@@ -89,7 +89,10 @@ def _block(number: int, stored: Mapping[str, Any], products: Mapping[str, Any]) 
         f"{block}.attn.proj.bias": vector("attention.output.dense.bias"),
     }
     for layer in ("fc1", "fc2"):
-        tensors |= {f"{block}.mlp.{layer}.weight": matrix(f"mlp/{layer}"), f"{block}.mlp.{layer}.bias": vector(f"mlp.{layer}.bias")}
+        tensors |= {
+            f"{block}.mlp.{layer}.weight": matrix(f"mlp/{layer}"),
+            f"{block}.mlp.{layer}.bias": vector(f"mlp.{layer}.bias"),
+        }
     for index in (1, 2):
         tensors |= {
             f"{block}.norm{index}.weight": vector(f"norm{index}.weight"),

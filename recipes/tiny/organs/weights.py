@@ -20,6 +20,9 @@ from recipes.tiny.start import described
 
 DESCRIPTION = "open_clip_config.json"
 
+FOLDER = "models/dino"
+"""Of the third network, below a bundle."""
+
 
 def write_network(
     folder: Path,
