@@ -18,6 +18,7 @@ from anomalyclip_monai.definition import read_definition
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.networks import AnomalyCLIPEnsemble
 from anomalyclip_monai.networks.neck import TokenNeck
+from anomalyclip_monai.networks.similarity import resize_map
 from anomalyclip_monai.weights.bundle import other_encoders
 from anomalyclip_monai.weights.choice import INFERENCE, choose_model, load_network
 
@@ -25,29 +26,36 @@ CPU = torch.device("cpu")
 
 
 def test_fast_is_the_first_network_alone():
-    both, fast = (load_network(choose_model("tiny", fast=fast), CPU) for fast in (False, True))
-    assert isinstance(both, AnomalyCLIPEnsemble)
-    assert [network.settings.size for network in both.members] == [(256, 256), (320, 320)]
+    every, fast = (load_network(choose_model("tiny", fast=fast, precision="fp32"), CPU) for fast in (False, True))
+    assert isinstance(every, AnomalyCLIPEnsemble)
+    assert [network.settings.size for network in every.members] == [(256, 256), (320, 320), (322, 322)]
     assert [network.settings.size for network in fast.members] == [(256, 256)]
     images = torch.rand(1, 1, 30, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        alone, other, mean = fast(images), both.members[1](images), both(images)
-    torch.testing.assert_close(mean, (alone + other) / 2)
+        assert torch.equal(fast.score_and_map(images)[1], every.members[0].score_and_map(images)[1])
+        maps = [resize_map(member.look(images)[1], (256, 256)) for member in every.members]
+        fused = resize_map(every.fusion.fuse(maps, images), (30, 40))
+        torch.testing.assert_close(every.score_and_map(images)[1], fused)
 
 
 def test_hashes_name_all_networks_that_run():
     root = resources.bundle_root("tiny")
     both, fast = (choose_model("tiny", fast=fast).fingerprint() for fast in (False, True))
     second = resources.sha256(root / "models" / "320" / "image_encoder.safetensors")
-    assert both == {**fast, "weights_320_sha256": second}
+    third = resources.sha256(root / "models" / "dino" / "image_encoder.safetensors")
+    trunk = resources.sha256(root / "models" / "dino" / "trunk.safetensors")
+    others = {"weights_320_sha256": second, "weights_dino_sha256": third, "weights_dino_trunk_sha256": trunk}
+    assert both == {**fast, **others}
     assert fast["weights_sha256"] == resources.sha256(root / "models" / "backbone.safetensors")
     for choice in (choose_model("tiny"), choose_model("tiny", fast=True)):  # monai.bundle run says the same
         assert choice.configured(INFERENCE, values={}).get_parsed_content("fingerprint") == choice.fingerprint()
 
 
 def test_networks_of_the_bundle_are_alike_but_for_the_square():
-    first, second = load_network(choose_model("tiny"), CPU).members
+    first, second, third = load_network(choose_model("tiny"), CPU).members
     assert second.settings == replace(first.settings, image_size=320)
+    assert third.settings.temperature == first.settings.temperature
+    assert (third.settings.feature_layers, third.settings.mirrors) == ((3, 6, 9, 12), False)
 
 
 def test_every_further_network_has_a_folder_of_its_own():
@@ -61,13 +69,13 @@ def test_every_further_network_has_a_folder_of_its_own():
 
 def test_precision_is_that_of_all_networks():
     network = load_network(choose_model("tiny", precision="bf16"), CPU)
-    assert all(member.clip.visual.proj.dtype == torch.bfloat16 for member in network.members)
+    assert all(next(member.clip.visual.parameters()).dtype == torch.bfloat16 for member in network.members)
 
 
 @pytest.fixture
-def with_a_third(tmp_path: Path) -> Path:
-    """The bundle with a third network, random behind a neck, on the text side of the first; and a fusion."""
-    shipped, root = resources.bundle_root("tiny"), tmp_path / "anomalyclip_three"
+def with_another(tmp_path: Path) -> Path:
+    """The bundle with one network more, random behind a neck, on the text side of the first."""
+    shipped, root = resources.bundle_root("tiny"), tmp_path / "anomalyclip_four"
     shutil.copytree(shipped, root)
     description = json.loads((shipped / "models" / "open_clip_config.json").read_text())["model_cfg"]
     vision = {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "linear"}  # 6 blocks, patches of 16
@@ -78,44 +86,43 @@ def with_a_third(tmp_path: Path) -> Path:
         128, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**description["text_cfg"])
     ).visual
     visual.neck = TokenNeck(**neck, width=64, embed_dim=128)
-    (root / "models" / "dino").mkdir()
+    (root / "models" / "vit").mkdir()
     state = {f"visual.{key}": value for key, value in visual.state_dict().items()}
-    save_file(state, root / "models" / "dino" / "image_encoder.safetensors")
-    (root / "models" / "dino" / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(state, root / "models" / "vit" / "image_encoder.safetensors")
+    (root / "models" / "vit" / "open_clip_config.json").write_text(json.dumps(config))
 
     definition = read_definition(resources.inference_config(root))
     networks = definition["network_def"]["networks"]
-    third = copy.deepcopy(networks[1])
-    third["clip"] |= {
-        "weights": "$@bundle_root + '/models/dino/image_encoder.safetensors'",
+    fourth = copy.deepcopy(networks[1])
+    fourth["clip"] |= {
+        "weights": "$@bundle_root + '/models/vit/image_encoder.safetensors'",
         "precision": "$@precision or 'bf16'",
     }
     changes = "image_size=64, feature_layers=(3, 6), local_attention='none', dpam_layer=1, mirrors=False"
-    third["settings"] = f"$@settings.changed({changes})"
-    networks.append(third)
-    fusion = {"_target_": "anomalyclip_monai.networks.Fusion", "_disabled_": "@fast", "bias": 0.5, "prior": 0.1}
-    definition["network_def"]["fusion"] = {**fusion, "weights": [0.5, 0.4, 0.3]}
+    fourth["settings"] = f"$@settings.changed({changes})"
+    networks.append(fourth)
+    definition["network_def"]["fusion"]["weights"] = [0.5, 0.4, 0.3, 0.2]
     (root / "configs" / INFERENCE).write_text(json.dumps(definition))
     return root
 
 
-def test_a_third_network_is_an_entry_and_a_folder(with_a_third: Path):
-    choice = choose_model(str(with_a_third))
+def test_another_network_is_an_entry_and_a_folder(with_another: Path):
+    choice = choose_model(str(with_another))
     network = load_network(choice, CPU)
-    assert [member.settings.size for member in network.members] == [(256, 256), (320, 320), (64, 64)]
-    first, second, third = network.members
-    assert first.clip.visual.proj.dtype == second.clip.visual.proj.dtype == torch.float32
-    assert third.clip.visual.trunk.cls_token.dtype == torch.bfloat16
-    assert torch.equal(third.text_features(), first.text_features())
+    assert [member.settings.size for member in network.members] == [(256, 256), (320, 320), (322, 322), (64, 64)]
+    first, *_, fourth = network.members
+    assert fourth.clip.visual.trunk.cls_token.dtype == torch.bfloat16
+    # The text side beside a neck stays in float32.
+    torch.testing.assert_close(fourth.text_features(), first.text_features().float(), atol=0.01, rtol=0)
     score, anomaly_map = network.score_and_map(torch.rand(1, 3, 30, 40), mirror=True)
     assert score.isfinite().all()
     assert anomaly_map.shape == (1, 1, 30, 40)
-    weights = with_a_third / "models" / "dino" / "image_encoder.safetensors"
-    assert choice.fingerprint()["weights_dino_sha256"] == resources.sha256(weights)
+    weights = with_another / "models" / "vit" / "image_encoder.safetensors"
+    assert choice.fingerprint()["weights_vit_sha256"] == resources.sha256(weights)
 
-    full = load_network(choose_model(str(with_a_third), precision="fp32"), CPU)
-    assert full.members[2].clip.visual.trunk.cls_token.dtype == torch.float32
-    fast = load_network(choose_model(str(with_a_third), fast=True), CPU)
+    full = load_network(choose_model(str(with_another), precision="fp32"), CPU)
+    assert full.members[3].clip.visual.trunk.cls_token.dtype == torch.float32
+    fast = load_network(choose_model(str(with_another), fast=True), CPU)
     assert (len(fast.members), fast.fusion) == (1, None)
 
 
