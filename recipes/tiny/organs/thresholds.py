@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import anomalyclip_monai as ac
+from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.transforms.outline import lesion_mask
 from anomalyclip_monai.types import PathLike
 from recipes.tiny.organs.sets import SETS, read_picture
@@ -107,10 +108,16 @@ def look(data: PathLike, model: PathLike) -> Iterator[Seen]:
 
 
 def choose(seen: Sequence[Seen]) -> Choice:
-    """The pair with the best mean Dice over the groups among those that mark nothing in any healthy head."""
+    """The pair with the best mean Dice over the groups among those that mark nothing in any healthy head.
+
+    Raises:
+        UsageError: every threshold marks something in a healthy head (``E_THRESHOLD``).
+    """
     healthy = [one for one in seen if one.lesion is None]
     false = {one.group: {float(value): _millilitres(one, value) for value in STEPS} for one in healthy}
     quiet = [float(value) for value in STEPS if not any(table[float(value)] for table in false.values())]
+    if not quiet:
+        raise UsageError("E_THRESHOLD", "every threshold marks something in a healthy head", None, "train longer")
     groups: dict[str, list[Seen]] = {}
     for one in seen:
         if one.lesion is not None and one.lesion.any():
