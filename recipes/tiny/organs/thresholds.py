@@ -40,6 +40,9 @@ PHOTOS = 12
 STEPS = np.round(np.arange(0.1, 0.901, 0.05), 2)
 """Thresholds that are tried."""
 
+NEARLY = 0.01
+"""Difference in mean Dice that counts as none."""
+
 MIN_VOLUME = 20.0
 """Least volume of a lesion in mm3, as the product has it for volumes."""
 
@@ -108,7 +111,10 @@ def look(data: PathLike, model: PathLike) -> Iterator[Seen]:
 
 
 def choose(seen: Sequence[Seen]) -> Choice:
-    """The pair with the best mean Dice over the groups among those that mark nothing in any healthy head.
+    """The highest pair that marks nothing in any healthy head and is nearly as close to the lesions as the best.
+
+    Of pairs whose mean Dice over the groups is within :data:`NEARLY` of the best the one with the highest value, then
+    the highest low: what is calmer costs nothing there.
 
     Raises:
         UsageError: every threshold marks something in a healthy head (``E_THRESHOLD``).
@@ -129,7 +135,8 @@ def choose(seen: Sequence[Seen]) -> Choice:
                 name: float(np.mean([_dice(one, value, low) for one in members])) for name, members in groups.items()
             }
     means = {pair: float(np.mean(list(by_group.values()))) for pair, by_group in found.items()}
-    value, low = max((pair for pair in means if pair[0] in quiet), key=lambda pair: means[pair])
+    best = max(mean for pair, mean in means.items() if pair[0] in quiet)
+    value, low = max(pair for pair, mean in means.items() if pair[0] in quiet and mean >= best - NEARLY)
     table: dict[float, dict[float, float]] = {}
     for pair, mean in means.items():
         table.setdefault(pair[0], {})[pair[1]] = mean
