@@ -39,6 +39,7 @@ def load_backbone(
     config: PathLike | None = None,
     *,
     text: PathLike | None = None,
+    trunk: PathLike | None = None,
     pretrained: str | None = None,
     precision: str = "fp32",
     model: str | PublishedModel | None = None,
@@ -57,6 +58,7 @@ def load_backbone(
             ``visual.conv1`` by a :class:`~anomalyclip_monai.networks.stem.ConvolutionalStem`, whose batch norms are
             folded in fp32; a section ``neck`` adds a :class:`~anomalyclip_monai.networks.neck.TokenNeck`.
         text: a second file, whose text side takes the place of that of ``weights``, which may have the image side only.
+        trunk: a third file, with what ``weights`` lacks of the image side: a frozen backbone that is kept as it came.
         pretrained: open_clip's tag of these weights, where ``config`` is a name.
         precision: of the tower in memory: ``fp32``, ``bf16``, ``fp16``, or ``auto`` for :func:`native_precision`.
         model: name or description of a published model, which says what ``config`` says of others. Its weights must
@@ -78,6 +80,8 @@ def load_backbone(
             raise WeightsError("E_WEIGHTS", "no file of weights was named", None, "give weights or a published model")
         path = Path(weights)
         state = read_state_dict(path)
+        if trunk is not None:
+            state = {**read_state_dict(trunk), **state}
         if text is not None:
             state = with_text_side(state, read_state_dict(text))
         if isinstance(config, str) and open_clip.get_model_config(config) is not None:

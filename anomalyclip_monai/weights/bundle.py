@@ -18,6 +18,9 @@ BACKBONES = ("backbone.safetensors", "open_clip_model.safetensors", "ViT-L-14-33
 OTHER_ENCODER = "image_encoder.safetensors"
 """Name of the image side of a further network of an ensemble."""
 
+TRUNK = "trunk.safetensors"
+"""Name of the frozen part of an image side, where it is a file of its own."""
+
 DEFAULT_PROMPTS = "visa"
 """Of the published prompts: re-runs by others found them stronger on most medical sets."""
 
@@ -99,7 +102,8 @@ def fingerprint(
 ) -> dict[str, str]:
     """``{"bundle", "weights_sha256"}`` and :func:`prompts_fingerprint` of a bundle's files; what is absent is left out.
 
-    Further networks of an ensemble are named by their folder, as in ``weights_320_sha256``.
+    Further networks of an ensemble are named by their folder, as in ``weights_320_sha256``, with ``_trunk`` where their
+    frozen part is a file of its own.
 
     Args:
         bundle: the bundle's folder.
@@ -112,7 +116,10 @@ def fingerprint(
     with contextlib.suppress(WeightsError, FileNotFoundError):
         found["weights_sha256"] = resources.sha256(Path(weights) if weights else backbone_file(root))
     if not fast:
-        found |= {f"weights_{path.parent.name}_sha256": resources.sha256(path) for path in other_encoders(root)}
+        for path in other_encoders(root):
+            found[f"weights_{path.parent.name}_sha256"] = resources.sha256(path)
+            if (trunk := path.with_name(TRUNK)).is_file():
+                found[f"weights_{path.parent.name}_trunk_sha256"] = resources.sha256(trunk)
     with contextlib.suppress(WeightsError, FileNotFoundError):
         found |= prompts_fingerprint(prompts_file(root, prompts))
     return found

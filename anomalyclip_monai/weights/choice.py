@@ -149,8 +149,9 @@ def _of_other_prompts(root: Path, prompts: Path) -> dict[str, Any]:
     definition = _definition(root)
     unknown = dict.fromkeys(resources.presets(), "not measured with these prompts")
     values: dict[str, Any] = {name: unknown for name in ("evidence", "evidence_fast") if name in definition}
-    if (shipped := definition.get("shipped_threshold")) and shipped["origin"] != UNCALIBRATED:
-        values["shipped_threshold"] = {**shipped, "origin": "fitted to the shipped prompts, not to these"}
+    for name in ("shipped_threshold", "shipped_threshold_fast"):
+        if (shipped := definition.get(name)) and shipped["origin"] != UNCALIBRATED:
+            values[name] = {**shipped, "origin": "fitted to the shipped prompts, not to these"}
     return values
 
 

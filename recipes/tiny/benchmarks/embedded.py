@@ -46,7 +46,7 @@ from anomalyclip_monai.engines.evaluation.methods import MODEL, TRIVIAL
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError, UsageError
 from anomalyclip_monai.outputs.report.content import Measure
 from anomalyclip_monai.outputs.report.content import Report as TypedReport
-from anomalyclip_monai.weights.bundle import BACKBONES, OTHER_ENCODER, backbone_file, other_encoders
+from anomalyclip_monai.weights.bundle import BACKBONES, backbone_file, other_encoders
 from anomalyclip_monai.weights.choice import ModelChoice, choose_model
 from benchmarks.rtstruct_overlap import contours_by_slice
 from recipes.evidence import MeasuredOn, Measurement, update
@@ -285,15 +285,13 @@ def write_if_new(path: Path, content: bytes) -> None:
 
 @contextmanager
 def bundle_with(weights: Weights, bundle: Path) -> Iterator[ModelChoice]:
-    """A copy of a bundle whose networks have other weights; the first runs alone where there are none for a second."""
-    replaced = (*BACKBONES, OTHER_ENCODER) if weights.second else BACKBONES
+    """A copy of a bundle whose first two networks have other weights; the first runs alone without a second."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / bundle.name
-        shutil.copytree(bundle, root, ignore=shutil.ignore_patterns(*replaced))
+        shutil.copytree(bundle, root, ignore=shutil.ignore_patterns(*BACKBONES))
         shutil.copyfile(weights.first, root / "models" / BACKBONES[0])
         if weights.second:
-            for own in other_encoders(bundle):
-                shutil.copyfile(weights.second, root / own.relative_to(bundle))
+            shutil.copyfile(weights.second, root / other_encoders(bundle)[0].relative_to(bundle))
         choice = choose_model(str(root))
         yield choice if weights.second else choice.first_network()
 

@@ -12,19 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 import anomalyclip_monai as ac
+from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.transforms.outline import lesion_mask
 from anomalyclip_monai.types import PathLike
 from recipes.tiny.organs.sets import SETS, read_picture
 from recipes.tiny.sources import Subject, read_subjects
 
-HEALTHY_HEADS: Mapping[str, str] = {
-    "normal_volumes/mni152_2009_t1.nii.gz": "mr_brain",
-    "normal_volumes/flair_synthsr.nii.gz": "mr_brain",
-    "normal_volumes/t2_thick_slices.nii.gz": "mr_brain",
-    "normal_heads_dcmqa/t1_sag_4p8mm.nii.gz": "mr_brain",
-    "normal_volumes/ct_head_template.nii.gz": "ct_head",
+HEALTHY_HEADS: Mapping[str, tuple[str, str, tuple[int, int, int]]] = {
+    "normal_volumes/mni152_2009_t1.nii.gz": ("mr_brain", "1", (1, 1, 4)),
+    "normal_volumes/flair_synthsr.nii.gz": ("mr_brain", "1", (1, 1, 4)),
+    "normal_volumes/t2_thick_slices.nii.gz": ("mr_brain", "auto", (1, 1, 1)),
+    "normal_heads_dcmqa/t1_sag_4p8mm.nii.gz": ("mr_brain", "auto", (1, 1, 1)),
+    "normal_volumes/ct_head_template.nii.gz": ("ct_head", "auto", (2, 2, 2)),
 }
-"""Healthy training head -> its preset. The first networks trained on all but the T2."""
+"""Healthy training head -> preset, planes, and every which voxel is looked at. The networks trained on all but the T2.
+
+One plane is stricter than the three that the product takes where it can; the CT template ends in the skull base, whose
+last axial slices alone say nothing.
+"""
 
 SARCOMA = "sts_sarcoma/STS_024"
 """The held-out patient, in CT and MR."""
@@ -32,11 +37,11 @@ SARCOMA = "sts_sarcoma/STS_024"
 PHOTOS = 12
 """Held-out pictures of a set that count, at most."""
 
-SLICES = 40
-"""So many slices of a healthy head are looked at, at least."""
-
 STEPS = np.round(np.arange(0.1, 0.901, 0.05), 2)
 """Thresholds that are tried."""
+
+NEARLY = 0.01
+"""Difference in mean Dice that counts as none."""
 
 MIN_VOLUME = 20.0
 """Least volume of a lesion in mm3, as the product has it for volumes."""
@@ -80,14 +85,13 @@ class Choice:
 
 
 def look(data: PathLike, model: PathLike) -> Iterator[Seen]:
-    """Run the product on slices of the healthy heads, in one plane, and on what the training held out."""
+    """Run the product on the healthy heads and on what the training held out."""
     root = Path(data)
     options: dict[str, Any] = {"model": model}
-    for name, preset in HEALTHY_HEADS.items():
+    for name, (preset, axes, (x, y, z)) in HEALTHY_HEADS.items():
         if (root / name).is_file():
             head = nib.load(root / name)
-            thinned = head.slicer[:, :, :: max(1, head.shape[2] // SLICES)]
-            result = ac.localize(thinned, preset=preset, axes=1, **options)
+            result = ac.localize(head.slicer[::x, ::y, ::z], preset=preset, axes=axes, **options)
             yield Seen(name, *_volume(result), None, _voxel(result))
     for kind, preset in (("CT", "ct_abdomen"), ("MR_T1", "mr_body")):
         folder = root / SARCOMA
@@ -107,10 +111,19 @@ def look(data: PathLike, model: PathLike) -> Iterator[Seen]:
 
 
 def choose(seen: Sequence[Seen]) -> Choice:
-    """The pair with the best mean Dice over the groups among those that mark nothing in any healthy head."""
+    """The highest pair that marks nothing in any healthy head and is nearly as close to the lesions as the best.
+
+    Of pairs whose mean Dice over the groups is within :data:`NEARLY` of the best the one with the highest value, then
+    the highest low: what is calmer costs nothing there.
+
+    Raises:
+        UsageError: every threshold marks something in a healthy head (``E_THRESHOLD``).
+    """
     healthy = [one for one in seen if one.lesion is None]
     false = {one.group: {float(value): _millilitres(one, value) for value in STEPS} for one in healthy}
     quiet = [float(value) for value in STEPS if not any(table[float(value)] for table in false.values())]
+    if not quiet:
+        raise UsageError("E_THRESHOLD", "every threshold marks something in a healthy head", None, "train longer")
     groups: dict[str, list[Seen]] = {}
     for one in seen:
         if one.lesion is not None and one.lesion.any():
@@ -122,7 +135,8 @@ def choose(seen: Sequence[Seen]) -> Choice:
                 name: float(np.mean([_dice(one, value, low) for one in members])) for name, members in groups.items()
             }
     means = {pair: float(np.mean(list(by_group.values()))) for pair, by_group in found.items()}
-    value, low = max((pair for pair in means if pair[0] in quiet), key=lambda pair: means[pair])
+    best = max(mean for pair, mean in means.items() if pair[0] in quiet)
+    value, low = max(pair for pair, mean in means.items() if pair[0] in quiet and mean >= best - NEARLY)
     table: dict[float, dict[float, float]] = {}
     for pair, mean in means.items():
         table.setdefault(pair[0], {})[pair[1]] = mean

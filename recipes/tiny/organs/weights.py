@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from anomalyclip_monai import resources
 from anomalyclip_monai.networks.checkpoints import IMAGE_SIDE
 from anomalyclip_monai.weights.bundle import OTHER_ENCODER
+from anomalyclip_monai.weights.bundle import TRUNK as FROZEN
 from recipes.tiny.organs.features import IMAGENET_MEAN, IMAGENET_STD, TRUNK
 from recipes.tiny.organs.learning import Reduction
 from recipes.tiny.start import described
@@ -33,7 +34,9 @@ def write_network(
     layers: Sequence[int],
     size: int,
 ) -> None:
-    """Write ``image_encoder.safetensors`` and its ``open_clip_config.json``.
+    """Write ``trunk.safetensors``, ``image_encoder.safetensors`` with the neck, and ``open_clip_config.json``.
+
+    The trunk is the same for every neck, to the last bit.
 
     Args:
         folder: of the network, below a bundle's ``models``.
@@ -45,15 +48,19 @@ def write_network(
         size: side of the squares in pixels.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"{IMAGE_SIDE}trunk.{name}": value for name, value in trunk.items()}
-    tensors |= {f"{IMAGE_SIDE}neck.reduce.weight": reduction.weight, f"{IMAGE_SIDE}neck.reduce.bias": reduction.bias}
+    _write(folder / FROZEN, {f"{IMAGE_SIDE}trunk.{name}": value for name, value in trunk.items()})
+    tensors = {f"{IMAGE_SIDE}neck.reduce.weight": reduction.weight, f"{IMAGE_SIDE}neck.reduce.bias": reduction.bias}
     for number, member in enumerate(members):
         for name, value in member.state_dict().items():
             tensors[f"{IMAGE_SIDE}neck.members.{number}.{name}"] = value
-    half = {name: value.detach().half().contiguous() for name, value in tensors.items()}
-    safetensors.torch.save_file(half, folder / OTHER_ENCODER, metadata={"format": "pt"})
+    _write(folder / OTHER_ENCODER, tensors)
     description = _description(len(layers), len(reduction.bias), hidden, len(members), size)
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    half = {name: value.detach().half().contiguous() for name, value in tensors.items()}
+    safetensors.torch.save_file(half, file, metadata={"format": "pt"})
 
 
 def _description(layers: int, components: int, hidden: int, members: int, size: int) -> dict[str, Any]:

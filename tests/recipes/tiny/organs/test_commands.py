@@ -59,6 +59,7 @@ def test_the_network_is_trained_from_features(
     assert {file.name for file in out.iterdir()} == {
         "image_encoder.safetensors",
         "open_clip_config.json",
+        "trunk.safetensors",
         "training.json",
     }
     record = json.loads((out / "training.json").read_text())

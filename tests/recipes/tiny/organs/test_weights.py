@@ -35,10 +35,14 @@ def test_a_network_that_was_written_loads_beside_the_text_side_of_the_first(
     reduction = Reduction(torch.randn(5, 2 * 64) / 10, torch.randn(5))
     folder = tmp_path / weights.FOLDER
     weights.write_network(folder, trunk, reduction, members, hidden=8, layers=(3, 6), size=160)
-    assert {file.name for file in folder.iterdir()} == {"image_encoder.safetensors", "open_clip_config.json"}
+    assert {file.name for file in folder.iterdir()} == {
+        "image_encoder.safetensors",
+        "trunk.safetensors",
+        "open_clip_config.json",
+    }
 
     text = resources.bundle_root("tiny") / "models" / "backbone.safetensors"
-    clip: Any = load_backbone(folder / "image_encoder.safetensors", text=text)
+    clip: Any = load_backbone(folder / "image_encoder.safetensors", text=text, trunk=folder / "trunk.safetensors")
     blocks = [torch.randn(1, 1 + 6, 64) for _ in range(2)]
     expected = [member(reduction(torch.cat(blocks, dim=-1)), (2, 3)) for member in members]
     found = clip.visual.neck(blocks, (2, 3))
