@@ -94,7 +94,8 @@ def test_results_compare_by_what_was_found_and_print_briefly(path):
     assert one == same
     assert one != other
     assert one != "case"
-    assert repr(one) == f"Result(case='case', score={one.score:.3f}, lesions=0, threshold=0.55, 28 x 33 x 5 voxels)"
+    found = f"score={one.score:.3f}, lesions=0, threshold=0.55 with outlines from 0.35"
+    assert repr(one) == f"Result(case='case', {found}, 28 x 33 x 5 voxels)"
     failed = [ac.Result("a", error=ac.AnomalyCLIPError("E_X", "no")) for _ in range(2)]
     assert failed[0] == failed[1]
     assert repr(failed[0]) == "Result(case='a', error='E_X: no')"

@@ -93,6 +93,13 @@ class ModelChoice:
             return self
         return replace(self, values={**self.values, "fast": True})
 
+    def for_learning(self) -> ModelChoice:
+        """The first network, in float32 where no other precision was chosen: what a bundle's ``train.json`` has."""
+        first = self.first_network()
+        if self.backbone is not None or "precision" not in _definition(self.root):
+            return first
+        return replace(first, values={"precision": "fp32", **first.values})
+
 
 def choose_model(model: PathLike | ModelOptions = resources.DEFAULT_BUNDLE, **chosen: Any) -> ModelChoice:
     """Which network runs, before any of it is loaded.

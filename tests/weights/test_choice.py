@@ -145,6 +145,11 @@ def test_the_first_network_of_a_choice():
     assert published.first_network() is published
 
 
+def test_prompts_are_learned_on_the_first_network_in_fp32():
+    assert choose_model("tiny").for_learning().values == {"precision": "fp32", "fast": True}
+    assert choose_model("tiny", precision="bf16").for_learning().values == {"precision": "bf16", "fast": True}
+
+
 @pytest.mark.parametrize("options", [{"model": "vitl14_336"}, {"backbone": "ViT-B-16-quickgelu", "weights": "w.pt"}])
 def test_fast_needs_an_ensemble(tmp_path, options):
     if "weights" in options:

@@ -77,7 +77,7 @@ class Ablation:
     ) -> None:
         if unknown := [group for group in groups or () if group not in GROUPS]:
             raise UsageError("E_OPTION", f"no rows {', '.join(unknown)}", None, f"choose from: {', '.join(GROUPS)}")
-        self.choice = choice = choice.first_network()
+        self.choice = choice = choice.for_learning()
         self.auxiliary = list(auxiliary)
         self.dataset, self.dataset_dir = dataset, dataset_dir
         self.output_dir = given_path(output_dir)
