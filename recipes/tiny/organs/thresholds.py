@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 import anomalyclip_monai as ac
 from anomalyclip_monai.exceptions import UsageError
 from anomalyclip_monai.transforms.outline import lesion_mask
+from anomalyclip_monai.transforms.post import DEFAULT_MIN_VOLUME_MM3
 from anomalyclip_monai.types import PathLike
 from recipes.tiny.organs.sets import SETS, read_picture
-from recipes.tiny.sources import Subject, read_subjects
+from recipes.tiny.sources import read_subjects
+from recipes.tiny.validation import overlap
 
 HEALTHY_HEADS: Mapping[str, tuple[str, str, tuple[int, int, int]]] = {
     "normal_volumes/mni152_2009_t1.nii.gz": ("mr_brain", "1", (1, 1, 4)),
@@ -42,9 +44,6 @@ STEPS = np.round(np.arange(0.1, 0.901, 0.05), 2)
 
 NEARLY = 0.01
 """Difference in mean Dice that counts as none."""
-
-MIN_VOLUME = 20.0
-"""Least volume of a lesion in mm3, as the product has it for volumes."""
 
 
 class Seen(NamedTuple):
@@ -92,13 +91,13 @@ def look(data: PathLike, model: PathLike) -> Iterator[Seen]:
         if (root / name).is_file():
             head = nib.load(root / name)
             result = ac.localize(head.slicer[::x, ::y, ::z], preset=preset, axes=axes, **options)
-            yield Seen(name, *_volume(result), None, _voxel(result))
+            yield Seen(name, _heatmap(result), None, _voxel(result))
     for kind, preset in (("CT", "ct_abdomen"), ("MR_T1", "mr_body")):
         folder = root / SARCOMA
         if folder.is_dir():
             result = ac.localize(folder / f"{kind}_image.nii.gz", preset=preset, **options)
             lesion = np.asarray(nib.load(folder / f"{kind}_mask.nii.gz").dataobj) > 0
-            yield Seen(f"sarcoma_{kind}", *_volume(result), lesion, _voxel(result))
+            yield Seen(f"sarcoma_{kind}", _heatmap(result), lesion, _voxel(result))
     for one in (known for known in SETS if known.shipped):
         held_out = [file for file in one.files(root) if one.validates(file) and one.lesions and not one.centred]
         for file in held_out[:: max(1, len(held_out) // PHOTOS)][:PHOTOS]:
@@ -107,7 +106,7 @@ def look(data: PathLike, model: PathLike) -> Iterator[Seen]:
     polyps = [s for s in read_subjects(root) if s.domain == "colonoscopy" and s.validates]
     for subject in polyps[:: max(1, len(polyps) // PHOTOS)][: 2 * PHOTOS]:
         file = next((root / "kvasir_256" / "images").glob(f"{subject.name}.*"))
-        yield _photo("kvasir_256", file, _lesion(subject), options)
+        yield _photo("kvasir_256", file, subject.cut(2, 0).lesion == 1, options)
 
 
 def choose(seen: Sequence[Seen]) -> Choice:
@@ -144,17 +143,11 @@ def choose(seen: Sequence[Seen]) -> Choice:
 
 
 def _photo(group: str, file: Path, lesion: NDArray[np.bool_], options: Mapping[str, Any]) -> Seen:
-    (heatmap,) = _volume(ac.localize(file, **options))
-    return Seen(group, heatmap[:, :, 0].T, lesion, 0.0)
+    return Seen(group, _heatmap(ac.localize(file, **options))[:, :, 0].T, lesion, 0.0)
 
 
-def _lesion(subject: Subject) -> NDArray[np.bool_]:
-    marked: NDArray[np.bool_] = subject.cut(2, 0).lesion == 1
-    return marked
-
-
-def _volume(result: Any) -> tuple[NDArray[np.float32]]:
-    return (np.asarray(result.heatmap[0], dtype=np.float32),)
+def _heatmap(result: Any) -> NDArray[np.float32]:
+    return np.asarray(result.heatmap[0], dtype=np.float32)
 
 
 def _voxel(result: Any) -> float:
@@ -162,7 +155,7 @@ def _voxel(result: Any) -> float:
 
 
 def _mask(one: Seen, value: float, low: float) -> NDArray[np.bool_]:
-    least = max(1, int(np.ceil(MIN_VOLUME / one.voxel))) if one.voxel else 1
+    least = max(1, int(np.ceil(DEFAULT_MIN_VOLUME_MM3 / one.voxel))) if one.voxel else 1
     return lesion_mask(one.heatmap, value, low, smallest=least)
 
 
@@ -171,6 +164,5 @@ def _millilitres(one: Seen, value: float) -> float:
 
 
 def _dice(one: Seen, value: float, low: float) -> float:
-    mask, lesion = _mask(one, value, low), one.lesion
-    assert lesion is not None
-    return float(2 * (mask & lesion).sum() / max(int(mask.sum() + lesion.sum()), 1))
+    assert one.lesion is not None
+    return overlap(one.lesion, _mask(one, value, low))
