@@ -71,8 +71,8 @@ class Settings:
     data: Path
     dinov2: Path
     seed: int = 0
-    size: int = 322
-    layers: tuple[int, ...] = (3, 6, 9, 12)
+    size: int = 364
+    layers: tuple[int, ...] = (3, 6, 9)
     components: int = 512
     amount: Amount = field(default_factory=Amount)
 
@@ -139,7 +139,8 @@ def make_features(
         log(f"{name}: {count} squares")
     parts = _parts(folder)
     if not (folder / REDUCTION).is_file():
-        fitted = fit_reduction(folder, parts, settings.components)
+        kept = [name for name in parts if name not in sets.not_shipped()]
+        fitted = fit_reduction(folder, kept, settings.components)
         with whole_file(folder / REDUCTION) as file:
             safetensors.torch.save_file({"weight": fitted.weight, "bias": fitted.bias}, file)
     reduction = _read_reduction(folder)
@@ -188,7 +189,7 @@ def squares_of(settings: Settings, part: str) -> Iterator[Square]:
 
 
 def fit_reduction(folder: Path, parts: Sequence[str], components: int) -> Reduction:
-    """Principal components of a sample of the tokens, which no label enters."""
+    """Principal components of a sample of the tokens of these parts; no label enters."""
     rng = np.random.default_rng(0)
     samples = []
     for name in parts:
