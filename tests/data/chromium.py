@@ -99,7 +99,8 @@ class Page:
         """Click the middle of the first element that matches."""
         box = f"document.querySelector({json.dumps(selector)})"
         self.evaluate(f"{box}.scrollIntoView({{block: 'center'}})")
-        x, y = self.evaluate(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({box}.getBoundingClientRect())")
+        middle = "({x, y, width, height}) => [x + width / 2, y + height / 2]"
+        x, y = self.evaluate(f"({middle})({box}.getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyclip_monai.data.geometry import SliceView, spacing
+from anomalyclip_monai.data.geometry import SliceView, spacing, voxel_volume
 from anomalyclip_monai.outputs.report.pages import data_uri, jpeg
 from anomalyclip_monai.types import Affine
 
@@ -120,7 +120,7 @@ def show_volume(image: Volume, heatmap: Volume, mask: Volume, affine: Affine) ->
         shown = _closest(reduce_blocks(image, factors, np.mean), reduced_affine(affine, factors))
         warm = _closest(reduce_blocks(heatmap, coarse, np.mean), reduced_affine(affine, coarse))
         marked, _ = _closest(reduce_blocks(mask, factors, np.max), reduced_affine(affine, factors))
-        packed = [_nifti(*shown, 1.0), _nifti(*warm, 1 / 255), _packed(marked.tobytes(order="F"))]
+        packed = _nifti(*shown, 1.0), _nifti(*warm, 1 / 255), _packed(marked.tobytes(order="F"))
         size = sum(map(len, packed))
         if size <= PAGE_BYTES:
             break
@@ -128,9 +128,9 @@ def show_volume(image: Volume, heatmap: Volume, mask: Volume, affine: Affine) ->
     turned = nib.io_orientation(affine)[:, 0].astype(int).tolist()
     return ShownVolume(
         *packed,
-        ratio=(ratio[turned.index(0)], ratio[turned.index(1)], ratio[turned.index(2)]),
-        voxel=float(abs(np.linalg.det(reduced_affine(affine, coarse)[:3, :3]))),
-        notes=[
+        (ratio[turned.index(0)], ratio[turned.index(1)], ratio[turned.index(2)]),
+        voxel_volume(reduced_affine(affine, coarse)),
+        [
             *_said("image", factors, edges),
             *(_said("heatmap", coarse, edges) if coarse != factors else []),
             *(["Colours are shown as grey values."] if len(image) == 3 else []),

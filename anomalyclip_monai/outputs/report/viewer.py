@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -18,7 +21,7 @@ from anomalyclip_monai.outputs.report import niivue
 from anomalyclip_monai.outputs.report.display import ShownFrames, ShownVolume, show_frames, show_volume
 from anomalyclip_monai.outputs.report.pages import asset, jpeg, policy_source, render
 from anomalyclip_monai.transforms.findings import Threshold
-from anomalyclip_monai.types import Affine
+from anomalyclip_monai.types import Affine, Record
 
 REPORT = "report.html"
 """Name of the page in the folder of a case."""
@@ -86,7 +89,7 @@ def case_page(
     }
     script = asset("viewer.js")
     packed = niivue.packed_niivue() if has_planes else b""
-    scripts = [script, gzip.decompress(packed)] if has_planes else [script]
+    scripts: list[str | bytes] = [script, gzip.decompress(packed)] if has_planes else [script]
     return render(
         "case.html",
         scores=scores,
@@ -107,6 +110,28 @@ def case_page(
     )
 
 
+def page_of_files(folder: Path, record: Record) -> str:
+    """-> ``report.html`` of results that are in a folder already.
+
+    Args:
+        folder: with ``heatmap.nii.gz``, ``mask.nii.gz``, ``scores.json`` and ``preview.png``.
+        record: with ``image``, ``source`` and, of a mask that was given, ``roi``, as pre-processing leaves it.
+    """
+    image, roi = record["image"], record.get("roi")
+    heatmap, mask = (np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj) for name in ("heatmap", "mask"))
+    with Image.open(folder / "preview.png") as preview:
+        return case_page(
+            json.loads((folder / "scores.json").read_bytes()),
+            np.asarray(image),
+            heatmap[np.newaxis],
+            mask[np.newaxis],
+            np.asarray(image.affine, dtype=np.float64),
+            preview.convert("RGB"),
+            roi=None if roi is None else np.asarray(roi),
+            regular=record["source"].regular,
+        )
+
+
 def _scale() -> list[str]:
     """Colours of heatmap values from 0 to 1 over the viewer's background, as CSS."""
     values = np.linspace(0, 1, _STEPS)
@@ -123,7 +148,10 @@ def _facts(scores: Mapping[str, Any], threshold: Threshold, *, physical: bool) -
         ("preset", f"{preset.get('name', '')} ({preset.get('chosen', '')})"),
         ("threshold", f"{threshold.said}, {threshold.origin}"),
         ("smallest lesion", f"{smallest:g} {'mm3' if physical else 'pixels'} at or above the threshold"),
-        ("region of interest", "given: scores and lesions come from inside only" if scores["roi"] else "none, all of it"),
+        (
+            "region of interest",
+            "given: scores and lesions come from inside only" if scores["roi"] else "none, all of it",
+        ),
         *((f"model, {key}", value) for key, value in scores["model"].items()),
         ("input, sha256", scores["input_sha256"] or "not a file"),
         *((f"version, {key}", value) for key, value in scores["versions"].items()),
