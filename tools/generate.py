@@ -183,9 +183,9 @@ def page(definitions: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# Options",
         "",
-        "The options of the network, of cases, of files, of measuring and of learning: as a flag of the commands that",
-        "have them, as an argument in Python, and as an entry of a bundle's JSON files for `monai.bundle run`. What only",
-        "one command has, such as `--no-dicom`, stands on the page of that command. This page is made from",
+        "The options of network, cases, files, measuring and learning: as a flag of the commands that have them,",
+        "as an argument in Python, and as an entry of a bundle's JSON files for `monai.bundle run`. What only one",
+        "command has, such as `--no-dicom`, stands on the page of that command. This page is made from",
         "`anomalyclip_monai/options.py` by `python tools/generate.py`.",
         "",
     ]

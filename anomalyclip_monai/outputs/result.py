@@ -19,8 +19,10 @@ from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.folders.case_folder import CaseFolder, hold
 from anomalyclip_monai.outputs.nifti import write_nifti
+from anomalyclip_monai.outputs.notebook import show_in_notebook
 from anomalyclip_monai.outputs.places import check_place
 from anomalyclip_monai.outputs.preview import draw_preview, scaled_to
+from anomalyclip_monai.outputs.report.display import has_planes, show_volume
 from anomalyclip_monai.outputs.report.viewer import REPORT, case_page
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.transforms.findings import Findings, Lesion, Threshold
@@ -252,6 +254,17 @@ class Result:
             roi=None if self.roi is None else np.asarray(self.roi),
             regular=self.source.regular,
         )
+
+    def show(self) -> Any:
+        """The case in a notebook: a widget of ipyniivue (extra ``notebook``); the preview of what has no planes.
+
+        Raises:
+            AnomalyCLIPError: the error of a case that failed, or ``E_EXTRA`` where ipyniivue is not installed.
+        """
+        image, heatmap, mask = (self._found(each) for each in (self.image, self.heatmap, self.mask))
+        if not has_planes(heatmap.shape[1:], physical=self.source.has_physical_size, regular=self.source.regular):
+            return self.preview()
+        return show_in_notebook(show_volume(np.asarray(image), np.asarray(heatmap), np.asarray(mask), self.affine))
 
     def _found(self, value: MetaTensor | None) -> MetaTensor:
         if value is None:

@@ -103,6 +103,17 @@ class ShownFrames:
         return {name: getattr(self, name) for name in self.__slots__ if name != "notes"}
 
 
+def has_planes(shape: Sequence[int], *, physical: bool, regular: bool) -> bool:
+    """Whether there are three planes to be shown: voxels have a size in mm, lie on one grid, and make no single slice.
+
+    Args:
+        shape: (X, Y, Z).
+        physical: whether voxels have a size in mm.
+        regular: whether all slices lie on one grid.
+    """
+    return physical and regular and min(shape) > 1
+
+
 def show_volume(image: Volume, heatmap: Volume, mask: Volume, affine: Affine) -> ShownVolume:
     """Reduce and pack a volume; blocks become their mean, and lesion where they hold any of it.
 

@@ -18,7 +18,7 @@ from PIL import Image
 from anomalyclip_monai.data.geometry import PLANES, SliceView, closest_axes, spacing
 from anomalyclip_monai.outputs.preview import OPAQUE_FROM, OPAQUE_TO, OUTLINE, STRONGEST, colours, opacity, side_letters
 from anomalyclip_monai.outputs.report import niivue
-from anomalyclip_monai.outputs.report.display import ShownFrames, ShownVolume, show_frames, show_volume
+from anomalyclip_monai.outputs.report.display import ShownFrames, ShownVolume, has_planes, show_frames, show_volume
 from anomalyclip_monai.outputs.report.pages import asset, jpeg, policy_source, render
 from anomalyclip_monai.transforms.findings import Threshold
 from anomalyclip_monai.types import Affine, Record
@@ -59,9 +59,9 @@ def case_page(
     if roi is not None:
         heatmap = np.where(roi, heatmap, 0)
     physical, view = bool(scores["physical_size"]), SliceView.upright(affine, scores["slice_axis"])
-    has_planes = physical and regular and min(shape) > 1
+    planes = has_planes(shape, physical=physical, regular=regular)
     shown: ShownVolume | ShownFrames
-    if has_planes:
+    if planes:
         shown = show_volume(image, heatmap, mask, affine)
     else:
         edges = spacing(affine)
@@ -69,8 +69,8 @@ def case_page(
     threshold = Threshold(**scores["threshold"])
     plane = next(name for name, world in PLANES.items() if world == closest_axes(affine)[view.axis, 0])
     data = {
-        "planes": shown.to_json() if has_planes else None,
-        "frames": None if has_planes else shown.to_json(),
+        "planes": shown.to_json() if planes else None,
+        "frames": None if planes else shown.to_json(),
         "shape": shape,
         "affine": affine.tolist(),
         "inverse": np.linalg.inv(affine).tolist(),
@@ -85,11 +85,11 @@ def case_page(
         "opacity": np.round(255 / STRONGEST * opacity(np.arange(256) / 255)).astype(int).tolist(),
         "strongest": STRONGEST,
         "outline": OUTLINE,
-        "letters": side_letters(view, affine) if physical and regular and not has_planes else [],
+        "letters": side_letters(view, affine) if physical and regular and not planes else [],
     }
     script = asset("viewer.js")
-    packed = niivue.packed_niivue() if has_planes else b""
-    scripts: list[str | bytes] = [script, gzip.decompress(packed)] if has_planes else [script]
+    packed = niivue.packed_niivue() if planes else b""
+    scripts: list[str | bytes] = [script, gzip.decompress(packed)] if planes else [script]
     return render(
         "case.html",
         scores=scores,
@@ -97,7 +97,7 @@ def case_page(
         script=script,
         niivue=Markup(base64.b64encode(packed).decode()),  # of letters that HTML leaves alone
         sources=" ".join(policy_source(each) for each in scripts),
-        has_planes=has_planes,
+        has_planes=planes,
         physical=physical,
         regular=regular,
         threshold=threshold,
