@@ -39,6 +39,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """Of red, green and blue, ITU-R BT.601."""
 _ESTIMATED = 8
 """Frames from which the size of all is estimated."""
+_SAFE = 0.8
+"""Share of :data:`PAGE_BYTES` that an estimate may fill."""
 
 Volume = NDArray[Any]
 Factors = tuple[int, int, int]
@@ -163,14 +165,23 @@ def show_frames(image: Volume, heatmap: Volume, mask: Volume, view: SliceView, a
     width, height = heatmap.shape[1 + view.column_axis], heatmap.shape[1 + view.row_axis]
     longest = max(width, height)
     sizes = sorted({min(size, longest) for size in FRAME_SIZES}, reverse=True)
+    warm = _fitted((width, height), HEATMAP_SIZE)
+
+    def pictures(index: int, longer: int) -> tuple[bytes, bytes, bytes]:
+        return (
+            _frame(_upright(image, view, index), longer),
+            _grey_png(_upright(heatmap, view, index)[0], warm),
+            _mask_png(_upright(mask, view, index)[0], longer),
+        )
+
     sample = range(0, count, math.ceil(count / _ESTIMATED))
     for longer in sizes:
-        each = sum(len(_frame(_upright(image, view, index), longer)) for index in sample) / len(sample)
-        if each * count <= 0.8 * PAGE_BYTES:
+        estimated = count * sum(len(part) for index in sample for part in pictures(index, longer)) / len(sample)
+        if estimated <= _SAFE * PAGE_BYTES:
             break
-    stride = max(1, math.ceil(each * count / (0.8 * PAGE_BYTES)))
+    stride = max(1, math.ceil(estimated / (_SAFE * PAGE_BYTES)))
     indices = list(range(0, count, stride))
-    warm = _fitted((width, height), HEATMAP_SIZE)
+    frames, heatmaps, masks = zip(*(pictures(index, longer) for index in indices), strict=True)
     notes = []
     if longer < longest:
         shown = " x ".join(map(str, _fitted((width, height), longer)))
@@ -178,9 +189,9 @@ def show_frames(image: Volume, heatmap: Volume, mask: Volume, view: SliceView, a
     if stride > 1:
         notes.append(f"Only one of {stride} slices is shown.")
     return ShownFrames(
-        frames=[data_uri(_frame(_upright(image, view, index), longer), "jpeg") for index in indices],
-        heatmaps=[data_uri(_grey_png(_upright(heatmap, view, index)[0], warm), "png") for index in indices],
-        masks=[data_uri(_mask_png(_upright(mask, view, index)[0], longer), "png") for index in indices],
+        frames=[data_uri(picture, "jpeg") for picture in frames],
+        heatmaps=[data_uri(picture, "png") for picture in heatmaps],
+        masks=[data_uri(picture, "png") for picture in masks],
         indices=indices,
         axes=(view.column_axis, view.row_axis, view.axis),
         flips=(view.flip_columns, view.flip_rows),
