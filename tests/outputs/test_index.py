@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from made_result import PHOTO, blob, made_result
+from PIL import Image
 
 from anomalyclip_monai import cli
 from anomalyclip_monai.exceptions import NoInputError, UsageError
@@ -104,3 +105,34 @@ def test_the_command_names_cases_without_a_page(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"4 cases -> {tmp_path / 'index.html'}"
     assert said[1].startswith("  2 cases without report.html: their images are in the input alone; localize INPUT")
+
+
+def test_localize_writes_pages_and_adds_them_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs, out = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    for name in "ab":
+        Image.new("L", (40, 30), ord(name)).save(inputs / f"{name}.png")
+    (inputs / "c.png").write_text("no picture")
+    asked = ["localize", str(inputs), "-o", str(out), "--fast", "--no-mirror"]
+    assert cli.main(asked) == 1
+    assert not (out / "index.html").exists()
+    written = (out / "a" / "heatmap.nii.gz").stat().st_mtime_ns
+    capsys.readouterr()
+    assert cli.main([*asked, "--continue", "--report"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [f"a: there already -> {out / 'a'}", "  report.html added"]
+    assert said[-1] == f"3 cases -> {out / 'index.html'}"
+    assert (out / "a" / "heatmap.nii.gz").stat().st_mtime_ns == written  # not scored again
+    assert [entry.report for entry in find_entries(out)] == [True, True, False]
+    assert cli.main([*asked, "--continue", "--report", "-q"]) == 1
+    (out / "index.html").write_text("of others")
+    assert cli.main([*asked, "--report"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("E_WRITE: a file is there")
+
+
+def test_a_single_case_needs_no_page_over_all(tmp_path: Path) -> None:
+    Image.new("L", (40, 30), 90).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    assert cli.main(["localize", str(tmp_path / "a.png"), "-o", str(out), "--fast", "-q", "--report"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a", "cohort.csv"]
+    assert (out / "a" / "report.html").is_file()
