@@ -128,7 +128,7 @@ class Planes {
           for (let i = 0; i < width; i++) shown[to++] = found.mask[from + Math.floor(i / p)];
         }
     }
-    // Not by loadDrawing, which keeps a packed copy to undo it: seconds for a large volume.
+    // Not by loadDrawing, which makes the texture anew each time and keeps a copy to undo it.
     this.view.drawBitmap = Object.assign(Object.create(this.image), { img: shown }).img2RAS();
     this.view.refreshDrawing();
     return found && { count: found.count, amount: `${((found.voxels * data.planes.voxel) / 1000).toFixed(2)} ml` };
