@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,24 +225,29 @@ class Pipeline:
         """Model and settings for which a threshold that is fitted to the results holds."""
         return next(dict(step.conditions) for step in self.postprocessing if isinstance(step, FindLesionsd))
 
+    def read(self, record: Record) -> Record:
+        """The record behind pre-processing: its image in [0, 1], as the network sees it.
+
+        Raises:
+            AnomalyCLIPError: the case cannot be read.
+        """
+        record = {key: value for key, value in record.items() if value is not None or key == "image"}
+        with _told(record["image"]):
+            return self.preprocessing(record)
+
     def run(self, record: Record, progress: SliceProgress | None = None) -> Result:
         """Run one record with ``image`` and ``case``.
 
         Raises:
             AnomalyCLIPError: the case cannot be read or scored.
         """
-        record = {key: value for key, value in record.items() if value is not None or key == "image"}
-        try:
-            record = self.preprocessing(record)
+        given, record = record["image"], self.read(record)
+        with _told(given):
             self.inferer.progress = progress
             heatmap = self.inferer(record["image"].unsqueeze(0), self.network)
             record["pred"] = heatmap[0]
             for step in self.postprocessing:
                 record = step(record)
-        except Exception as error:
-            if known := known_cause(error):
-                raise known from None
-            raise _unexpected(error, record["image"]) from error
         return Result.from_record(record, model=self.choice.fingerprint(), device=str(self.device))
 
 
@@ -295,6 +301,17 @@ def _options(
     return ModelOptions.of({"model": model, "device": device, **of_model}), CaseOptions.of(
         {"preset": preset, **of_case}
     )
+
+
+@contextlib.contextmanager
+def _told(image: Any) -> Iterator[None]:
+    """Raise what goes wrong with a case as an error of this package."""
+    try:
+        yield
+    except Exception as error:
+        if known := known_cause(error):
+            raise known from None
+        raise _unexpected(error, image) from error
 
 
 def _unexpected(error: Exception, image: Any) -> CaseError:

@@ -25,7 +25,7 @@ from anomalyclip_monai.text import printable
 Kind = Literal["text", "texts", "number", "count", "counts", "switch", "yes"]
 """``switch``: yes or no, ``--x`` and ``--no-x``; ``yes``: off unless asked for."""
 
-Changes = Literal["reading", "scaling", "heatmap", "mask", "speed", "measuring", "learning", "network"]
+Changes = Literal["reading", "scaling", "heatmap", "mask", "files", "speed", "measuring", "learning", "network"]
 """What of a result an option changes. A calibration holds for one ``heatmap`` setting."""
 
 
@@ -201,6 +201,7 @@ _INFERER = "inferer"
 _DATALIST = "datalist"
 _TRAINING_DATA = "train#data"
 _LESIONS = "postprocessing#transforms#0"
+_SAVER = "postprocessing#transforms#1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -458,6 +459,21 @@ class InputOptions(OptionSet):
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions(OptionSet):
+    """Which files are written beside those that every case gets."""
+
+    report: bool | None = option(
+        "yes",
+        "also report.html for each case, a page that any browser opens from the disk, and of several cases index.html",
+        "files",
+        commands=(_LOCALIZE, _DEMO),
+        default=False,
+        shown="off",
+        used_in=(_SAVER,),
+    )
+
+
 def check_together(case: CaseOptions, *, has_roi: bool) -> None:
     """Refuse what is said of a mask where there is none.
 
@@ -578,7 +594,14 @@ class LearnOptions(OptionSet):
     )
 
 
-SETS: tuple[type[OptionSet], ...] = (ModelOptions, CaseOptions, InputOptions, MeasureOptions, LearnOptions)
+SETS: tuple[type[OptionSet], ...] = (
+    ModelOptions,
+    CaseOptions,
+    InputOptions,
+    OutputOptions,
+    MeasureOptions,
+    LearnOptions,
+)
 """All of them, in the order of ``--help``."""
 
 

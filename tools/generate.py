@@ -28,6 +28,7 @@ from anomalyclip_monai.options import (
     ModelOptions,
     Option,
     OptionSet,
+    OutputOptions,
     heatmap_settings,
     reported_settings,
 )
@@ -42,6 +43,7 @@ SECTIONS: tuple[tuple[type[OptionSet], str], ...] = (
     (ModelOptions, "Which network"),
     (CaseOptions, "How a case is read, scored and outlined"),
     (InputOptions, "Which cases, and where in them"),
+    (OutputOptions, "Which files are written"),
     (MeasureOptions, "What is measured"),
     (LearnOptions, "How prompts are learned"),
 )
@@ -113,7 +115,7 @@ def preset_evidence(bundle: Path, *, fast: bool) -> dict[str, dict[str, str]]:
 
 def fill_inference(config: Mapping[str, Any]) -> dict[str, Any]:
     """``inference.json`` with an entry for every option of a case, handed on to the steps that use it."""
-    known = [*CaseOptions.known(), *InputOptions.known()]
+    known = [*CaseOptions.known(), *InputOptions.known(), *OutputOptions.known()]
     filled = _with_entries(config, known)
     for option in known:
         for step in option.used_in:
@@ -181,7 +183,7 @@ def page(definitions: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# Options",
         "",
-        "The options of the network, of cases, of measuring and of learning: as a flag of the commands that have them,",
+        "The options of network, cases, files, measuring and learning: as a flag of the commands that have them,",
         "as an argument in Python, and as an entry of a bundle's JSON files for `monai.bundle run`. What only one",
         "command has, such as `--no-dicom`, stands on the page of that command. This page is made from",
         "`anomalyclip_monai/options.py` by `python tools/generate.py`.",
