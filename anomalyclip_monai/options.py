@@ -53,6 +53,7 @@ class Option:
             stands for the value.
         said_of: in protocols of what.
         training: the same in ``train.json``, where it has a meaning there.
+        displayed: whether viewers show it; MONAI Label puts a request's values into ``displayable_configs``.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Option:
     said: str = ""
     said_of: Literal["photos", "volumes", "all"] = "all"
     training: tuple[str, ...] = ()
+    displayed: bool = False
 
     @property
     def flags(self) -> str:
@@ -280,6 +282,7 @@ class CaseOptions(OptionSet):
         default="auto",
         used_in=(_SCALER,),
         training=(_SCALER, _TRAINING_DATA),
+        displayed=True,
     )
     threshold: str | float | None = option(
         "text",
@@ -289,6 +292,7 @@ class CaseOptions(OptionSet):
         commands=(_LOCALIZE, _EVALUATE),
         default="auto",
         used_in=(_LESIONS,),
+        displayed=True,
     )
     threshold_low: str | float | None = option(
         "text",
@@ -299,6 +303,7 @@ class CaseOptions(OptionSet):
         default="auto",
         metavar="LOW",
         used_in=(_LESIONS,),
+        displayed=True,
     )
     min_volume: float | None = option(
         "number",
@@ -319,6 +324,7 @@ class CaseOptions(OptionSet):
         default="auto",
         used_in=(_INFERER,),
         training=(_TRAINING_DATA,),
+        displayed=True,
     )
     axes: str | int | tuple[str, ...] | None = option(
         "text",
@@ -330,6 +336,7 @@ class CaseOptions(OptionSet):
         shown="the bundle's",
         metavar="N",
         used_in=(_INFERER,),
+        displayed=True,
     )
     slice_batch: int | None = option(
         "count",
