@@ -25,7 +25,7 @@ from anomalyclip_monai.text import printable
 Kind = Literal["text", "texts", "number", "count", "counts", "switch", "yes"]
 """``switch``: yes or no, ``--x`` and ``--no-x``; ``yes``: off unless asked for."""
 
-Changes = Literal["reading", "scaling", "heatmap", "mask", "speed", "measuring", "learning", "network"]
+Changes = Literal["reading", "scaling", "heatmap", "mask", "speed", "measuring", "learning", "network", "serving"]
 """What of a result an option changes. A calibration holds for one ``heatmap`` setting."""
 
 
@@ -194,7 +194,8 @@ class OptionSet:
 
 
 _LOCALIZE, _CALIBRATE, _EVALUATE, _TRAIN, _DEMO = "localize", "calibrate", "evaluate", "train", "demo"
-_SCORING = (_LOCALIZE, _CALIBRATE, _EVALUATE)
+_SERVE = "serve"
+_SCORING = (_LOCALIZE, _CALIBRATE, _EVALUATE, _SERVE)
 _RUNNING = (*_SCORING, _DEMO)
 
 _LOADER = "preprocessing#transforms#0"
@@ -289,7 +290,7 @@ class CaseOptions(OptionSet):
         "auto (shipped with the weights), a value above 0 up to 1, quantile:Q of the case's heatmap, or the file of a "
         "calibration",
         "mask",
-        commands=(_LOCALIZE, _EVALUATE),
+        commands=(_LOCALIZE, _EVALUATE, _SERVE),
         default="auto",
         used_in=(_LESIONS,),
         displayed=True,
@@ -299,7 +300,7 @@ class CaseOptions(OptionSet):
         "threshold of the outlines: auto (the shipped one beside the shipped threshold, else the threshold itself), or "
         "a value from 0 up to the threshold; a lesion has voxels at the threshold and reaches down to this",
         "mask",
-        commands=(_LOCALIZE, _EVALUATE),
+        commands=(_LOCALIZE, _EVALUATE, _SERVE),
         default="auto",
         metavar="LOW",
         used_in=(_LESIONS,),
@@ -309,7 +310,7 @@ class CaseOptions(OptionSet):
         "number",
         "lesions with less at or above the threshold are left out of mask and table",
         "mask",
-        commands=(_LOCALIZE, _CALIBRATE),
+        commands=(_LOCALIZE, _CALIBRATE, _SERVE),
         shown="20; of photos 0 pixels",
         unit="mm3",
         low=0,
@@ -585,7 +586,61 @@ class LearnOptions(OptionSet):
     )
 
 
-SETS: tuple[type[OptionSet], ...] = (ModelOptions, CaseOptions, InputOptions, MeasureOptions, LearnOptions)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions(OptionSet):
+    """Where ``serve`` answers, and what it lists and keeps."""
+
+    host: str | None = option(
+        "text",
+        "address to answer at; others than this machine's own reach whoever is in the network, without a password",
+        "serving",
+        commands=(_SERVE,),
+        default="127.0.0.1",
+    )
+    port: int | None = option(
+        "count",
+        "port to answer at, 0 for one that is free; OHIF's panel looks at 8000 by itself",
+        "serving",
+        commands=(_SERVE,),
+        default=8000,
+        low=0,
+        high=65535,
+        metavar="PORT",
+    )
+    work: str | None = option(
+        "text",
+        "folder for labels, the list of images and scores, for studies that are not to be written to",
+        "serving",
+        commands=(_SERVE,),
+        metavar="DIR",
+        shown="the studies' folder",
+    )
+    modality: tuple[str, ...] | None = option(
+        "texts",
+        "of a DICOMweb server list the series with these modality codes",
+        "serving",
+        commands=(_SERVE,),
+        metavar="CODE",
+        shown="CT MR",
+    )
+    score: bool | None = option(
+        "switch",
+        "score all images without being asked, for the order of the work list",
+        "serving",
+        commands=(_SERVE,),
+        default=True,
+        shown="yes",
+    )
+
+
+SETS: tuple[type[OptionSet], ...] = (
+    ModelOptions,
+    CaseOptions,
+    InputOptions,
+    MeasureOptions,
+    LearnOptions,
+    ServeOptions,
+)
 """All of them, in the order of ``--help``."""
 
 

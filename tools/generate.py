@@ -28,6 +28,7 @@ from anomalyclip_monai.options import (
     ModelOptions,
     Option,
     OptionSet,
+    ServeOptions,
     heatmap_settings,
     reported_settings,
 )
@@ -47,6 +48,7 @@ SECTIONS: tuple[tuple[type[OptionSet], str], ...] = (
     (InputOptions, "Which cases, and where in them"),
     (MeasureOptions, "What is measured"),
     (LearnOptions, "How prompts are learned"),
+    (ServeOptions, "Where a server answers"),
 )
 
 
