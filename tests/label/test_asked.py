@@ -31,8 +31,15 @@ def test_what_is_shown_changes_nothing_when_it_comes_back():
 
 
 def test_values_of_a_request_come_before_those_of_the_server():
-    request = {"threshold": 0.9, "axes": "3", "slice_axis": "coronal", "min_volume": "5", "mirror": "false", "fast": "no?"}
-    model, case = asked(threshold=0.4, smooth_mm=1.0).options({**request, "fast": False})
+    request = {
+        "threshold": 0.9,
+        "axes": "3",
+        "slice_axis": "coronal",
+        "min_volume": "5",
+        "mirror": "false",
+        "fast": False,
+    }
+    model, case = asked(threshold=0.4, smooth_mm=1.0).options(request)
     assert case.given() == {
         "threshold": "0.9",
         "axes": "3",
@@ -43,7 +50,7 @@ def test_values_of_a_request_come_before_those_of_the_server():
     }
     assert model.fast is None
     with pytest.raises(UsageError, match=r"E_OPTION: fast 'no\?'"):
-        asked().options(request)
+        asked().options({"fast": "no?"})
 
 
 @pytest.mark.parametrize(

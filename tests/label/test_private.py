@@ -31,9 +31,13 @@ def test_temporary_files_lie_in_a_private_folder_that_goes(temporary):
 
 
 def test_it_goes_after_an_interrupt(temporary):
-    with pytest.raises(KeyboardInterrupt), private_folder() as folder:
-        (folder / "image.nii.gz").touch()
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with private_folder() as folder:
+            (folder / "image.nii.gz").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(temporary.iterdir()) == []
 
 

@@ -76,7 +76,7 @@ def test_types_that_do_not_are_refused(name, wanted):
 
 def test_endings_that_are_not_written_are_refused():
     assert VIEWS[MASK].extension(None) == ".nii.gz"
-    with pytest.raises(UsageError, match="E_OPTION: result_extension '.mha' - choose from: .nii.gz, .nii, .nrrd"):
+    with pytest.raises(UsageError, match=r"E_OPTION: result_extension '\.mha' - choose from: \.nii\.gz, "):
         VIEWS[MASK].extension(".mha")
 
 
