@@ -160,15 +160,14 @@ class Application(MONAILabelApp):
 
     def _score(self, image: str) -> None:
         """Score an image; where that fails, the reason takes the place of the score."""
-        stamp, case = self.images.stamp_of(image), self.images.case_of(image)
-        try:
-            scored = Scored.of(self.results.behind(case, self._asked.model, self._asked.case), stamp)
-        except AnomalyCLIPError as error:
-            if error.code == STOPPED:
-                return
-            scored = Scored(stamp, error=str(_without_path(error, case, image)))
-        finally:
-            self.images.forget(image)
+        stamp = self.images.stamp_of(image)
+        with self.images.borrowed(image) as case:
+            try:
+                scored = Scored.of(self.results.behind(case, self._asked.model, self._asked.case), stamp)
+            except AnomalyCLIPError as error:
+                if error.code == STOPPED:
+                    return
+                scored = Scored(stamp, error=str(_without_path(error, case, image)))
         self._scores.put(image, scored)
 
 

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from anomalyclip_monai.api import Pipeline
-from anomalyclip_monai.exceptions import UsageError
+from anomalyclip_monai.exceptions import CaseError, NoInputError, UsageError
 from anomalyclip_monai.label import compat
 from anomalyclip_monai.label.asked import Asked
 from anomalyclip_monai.label.private import private_folder
@@ -110,7 +110,10 @@ def _datastore(
     )
     modalities = options.modality or ("CT", "MR")
     web = DicomWebStudies(client, modalities, private / "dicom", lambda image: scores.get(image, ""))
-    web.list_images()  # told now if it does not answer
+    try:
+        web.list_images()
+    except CaseError as error:
+        raise NoInputError("E_DICOMWEB", error.what, studies, error.todo) from error
     return web
 
 

@@ -52,11 +52,11 @@ class Studies(Protocol):
     def case_of(self, image: str) -> Case:
         """What the network gets."""
 
+    def borrowed(self, image: str) -> contextlib.AbstractContextManager[Case]:
+        """The same for the time of a block."""
+
     def stamp_of(self, image: str) -> str:
         """What changes when the image does."""
-
-    def forget(self, image: str) -> None:
-        """The image was looked at, and no reader has opened it."""
 
     def list_images(self) -> list[str]:
         """Ids of all images."""
@@ -124,8 +124,10 @@ class FolderStudies(_Ours):
         """What changes when one of its files does."""
         return hashlib.sha256(repr(stamps_of(self.case_of(image).files())).encode()).hexdigest()[:16]
 
-    def forget(self, image: str) -> None:
-        """Nothing of it was copied."""
+    @contextlib.contextmanager
+    def borrowed(self, image: str) -> Iterator[Case]:
+        """:meth:`case_of`."""
+        yield self.case_of(image)
 
     def get_image_uri(self, image_id: str) -> str:
         """The file that a viewer gets; empty for an unknown id."""
@@ -238,12 +240,27 @@ class DicomWebStudies(_Ours, DICOMWebDatastore):
         return [image for image in self.list_images() if image not in done]
 
     def case_of(self, image: str) -> Case:
-        """The DICOM series of an id, fetched whole or not at all.
+        """The DICOM series of an id, which stays in the private folder from now on.
 
         Raises:
             NoInputError: there is no such image (``E_NOT_FOUND``).
             CaseError: the server does not give it (``E_DICOMWEB``).
         """
+        self._opened.add(image)
+        return self._fetched(image)
+
+    @contextlib.contextmanager
+    def borrowed(self, image: str) -> Iterator[Case]:
+        """The same, removed at the end of the block unless it was asked for otherwise as well."""
+        try:
+            yield self._fetched(image)
+        finally:
+            with self._fetching:
+                if image not in self._opened:
+                    shutil.rmtree(self._folder(image), ignore_errors=True)
+
+    def _fetched(self, image: str) -> Case:
+        """The series, fetched whole or not at all."""
         if image not in self.list_images():
             raise _no_image(image)
         folder = self._folder(image)
@@ -259,15 +276,9 @@ class DicomWebStudies(_Ours, DICOMWebDatastore):
         """A series keeps its UID for good."""
         return ""
 
-    def forget(self, image: str) -> None:
-        """Remove a series that only :meth:`case_of` was asked for, and no reader opened."""
-        if image not in self._opened:
-            shutil.rmtree(self._folder(image), ignore_errors=True)
-
     def get_image_uri(self, image_id: str) -> str:
         """The file that a viewer gets."""
         target = Path(f"{self._folder(image_id)}.nii.gz")  # beside the series, where MONAI Label looks for it
-        self._opened.add(image_id)
         case = self.case_of(image_id)
         if not target.exists():
             with tempfile.TemporaryDirectory(prefix="image-") as folder:

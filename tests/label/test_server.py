@@ -313,3 +313,16 @@ def test_the_port_of_another_server_is_refused(serve, studies, tmp_path):
     port = server.address.rsplit(":", 1)[1]
     with pytest.raises(AssertionError, match=rf"E_PORT: port {port} of 127.0.0.1 cannot be used"):
         serve(str(studies), "--no-score", "--work", str(tmp_path / "work2"), "--port", port)
+
+
+@pytest.mark.parametrize(
+    ("studies_of", "line"),
+    [
+        ("http://127.0.0.1:9/dicom-web", r"E_DICOMWEB: .* \(http://127.0.0.1:9/dicom-web\)"),
+        ("nowhere", r"E_NOT_FOUND: no such folder \(nowhere\)"),
+    ],
+)
+def test_what_cannot_be_served_is_told_at_once(serve, tmp_path, studies_of, line):
+    with pytest.raises(AssertionError, match=rf"^{line}"):
+        serve(studies_of, cwd=tmp_path)
+    assert list((tmp_path / "tmp").iterdir()) == []
