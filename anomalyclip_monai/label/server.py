@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from anomalyclip_monai.api import Pipeline
 from anomalyclip_monai.exceptions import CaseError, NoInputError, UsageError
+from anomalyclip_monai.files import absolute
 from anomalyclip_monai.label import compat
 from anomalyclip_monai.label.asked import Asked
 from anomalyclip_monai.label.private import private_folder
@@ -43,14 +44,13 @@ def serve(
     Raises:
         AnomalyCLIPError: it cannot start.
     """
+    folder = _folder_of(studies)
     with private_folder() as private:
         _configure(studies, private)
         pipeline = Pipeline(model, case)  # wrong options, and missing weights, are told now
         from anomalyclip_monai.label.application import Application
         from anomalyclip_monai.label.routes import app_of
-        from anomalyclip_monai.label.studies import folder_of
 
-        folder = folder_of(studies)
         work = _work_folder(folder, options)
         settings = {"conditions": pipeline.conditions, "case": case.given()}
         scores = Scores(None if work is None else work / FILE, settings)
@@ -61,6 +61,22 @@ def serve(
         )
         server = _Server(app_of(application), options, lambda address: _tell(say, address, folder, work))
         server.run()
+
+
+def _folder_of(studies: str) -> Path | None:
+    """The folder that was named; None for the address of a DICOMweb server.
+
+    Raises:
+        NoInputError: it is not there (``E_NOT_FOUND``).
+    """
+    if studies.startswith(("http://", "https://")):
+        return None
+    folder = absolute(studies)
+    if not folder.is_dir():
+        raise NoInputError("E_NOT_FOUND", "no such folder", studies, "give a folder, or the address of DICOMweb")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise NoInputError("E_NOT_FOUND", "the folder cannot be read", studies, "change its rights")
+    return folder
 
 
 def _configure(studies: str, private: Path) -> None:
@@ -110,10 +126,12 @@ def _datastore(
     )
     modalities = options.modality or ("CT", "MR")
     web = DicomWebStudies(client, modalities, private / "dicom", lambda image: scores.get(image, ""))
+    client.set_http_retry_params(retry=False)
     try:
         web.list_images()
     except CaseError as error:
         raise NoInputError("E_DICOMWEB", error.what, studies, error.todo) from error
+    client.set_http_retry_params(retry=True)
     return web
 
 

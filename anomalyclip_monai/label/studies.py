@@ -29,7 +29,7 @@ from anomalyclip_monai.data import Case
 from anomalyclip_monai.data.cases import find_cases, the_case
 from anomalyclip_monai.data.content import stamps_of
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError, OutputError, UsageError
-from anomalyclip_monai.files import absolute, cannot_write
+from anomalyclip_monai.files import cannot_write
 from anomalyclip_monai.label.worklist import Scored
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.text import printable
@@ -162,6 +162,7 @@ class FolderStudies(_Ours):
     def _reconcile_datastore(self) -> None:
         with self._looking:
             self._init_from_datastore_file()
+            written = self._datastore.model_dump()
             self._datastore.images_dir = str(self._studies)
             self._cases = self._found()
             before = dict(self._datastore.objects)
@@ -171,7 +172,8 @@ class FolderStudies(_Ours):
             labels = Path(self._datastore.label_path(None))
             for tag in sorted(folder.name for folder in labels.iterdir() if folder.is_dir()):
                 self._add_non_existing_labels(tag)
-            self._update_datastore_file()
+            if self._datastore.model_dump() != written or not os.path.exists(self._datastore_config_path):
+                self._update_datastore_file()
 
     def _found(self) -> dict[str, Case]:
         labels = Path(self._datastore.label_path(None))
@@ -336,19 +338,3 @@ def write_image(case: Case, target: Path) -> None:
     data = volume.data[0] if len(volume.data) == 1 else np.moveaxis(volume.data, 0, -1)
     whole = bool((data == np.rint(data)).all()) and float(np.abs(data).max(initial=0)) < 2**15
     write_nifti(target, data.astype(np.int16) if whole else data, volume.affine)
-
-
-def folder_of(studies: str) -> Path | None:
-    """The folder that was named; None for the address of a DICOMweb server.
-
-    Raises:
-        NoInputError: it is not there (``E_NOT_FOUND``).
-    """
-    if studies.startswith(("http://", "https://")):
-        return None
-    folder = absolute(studies)
-    if not folder.is_dir():
-        raise NoInputError("E_NOT_FOUND", "no such folder", studies, "give a folder, or the address of DICOMweb")
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise NoInputError("E_NOT_FOUND", "the folder cannot be read", studies, "change its rights")
-    return folder

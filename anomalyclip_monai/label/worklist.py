@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ logger = logging.getLogger(__name__)
 FILE = "anomalyclip_scores.json"
 
 PAUSE = 20.0
-"""Seconds after which the studies are looked at again."""
+"""Seconds after which the studies are looked at again, or :data:`LONGER` times as long as that takes."""
+
+LONGER = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +113,27 @@ class Scorer(threading.Thread):
     def __init__(self, pending: Callable[[], Sequence[str]], score: Callable[[str], None]) -> None:
         super().__init__(name="scorer", daemon=True)
         self._pending, self._score = pending, score
-        self._wake, self._ended = threading.Event(), False
+        self._wake, self._ended, self._looked = threading.Event(), False, 0.0
         self.running = False
 
     def run(self) -> None:
         """Until :meth:`stop`."""
         while not self._ended:
             self._wake.clear()
+            self._looked = 0.0
             try:
                 self._round()
             except Exception as error:  # the list of a PACS may come back later on
                 known = error if isinstance(error, AnomalyCLIPError) else unforeseen(error)
                 logger.warning("%s", known)
             self.running = False
-            self._wake.wait(PAUSE)
+            self._wake.wait(max(PAUSE, LONGER * self._looked))
 
     def _round(self) -> None:
-        for image in self._pending():
+        began = time.monotonic()
+        pending = self._pending()
+        self._looked = time.monotonic() - began
+        for image in pending:
             if self._ended:
                 return
             self.running = True
