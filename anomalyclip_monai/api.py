@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from anomalyclip_monai.data.cases import Case, datalist, the_case
 from anomalyclip_monai.data.memory import volume_of_array
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
 from anomalyclip_monai.engines.evaluation.samples import records_of
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, innermost, known_cause, unforeseen
+from anomalyclip_monai.exceptions import AnomalyCLIPError, UsageError, innermost, known_cause, unforeseen
 from anomalyclip_monai.networks.ensemble import Network
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
 from anomalyclip_monai.outputs import Result
@@ -224,24 +225,45 @@ class Pipeline:
         """Model and settings for which a threshold that is fitted to the results holds."""
         return next(dict(step.conditions) for step in self.postprocessing if isinstance(step, FindLesionsd))
 
+    def read(self, record: Record) -> Record:
+        """The record behind pre-processing: its image in [0, 1], as the network sees it.
+
+        Raises:
+            AnomalyCLIPError: the case cannot be read.
+        """
+        record = {key: value for key, value in record.items() if value is not None or key == "image"}
+        with _in_one_line(record["image"]):
+            return self.preprocessing(record)
+
     def run(self, record: Record, progress: SliceProgress | None = None) -> Result:
         """Run one record with ``image`` and ``case``.
 
         Raises:
             AnomalyCLIPError: the case cannot be read or scored.
         """
-        record = {key: value for key, value in record.items() if value is not None or key == "image"}
-        try:
-            record = self.preprocessing(record)
+        return self.outline(self.score(record, progress))
+
+    def score(self, record: Record, progress: SliceProgress | None = None) -> Record:
+        """All of :meth:`run` that takes long: the record with its heatmap, as yet without a threshold.
+
+        Raises:
+            AnomalyCLIPError: the case cannot be read or scored.
+        """
+        given, record = record["image"], self.read(record)
+        with _in_one_line(given):
             self.inferer.progress = progress
-            heatmap = self.inferer(record["image"].unsqueeze(0), self.network)
-            record["pred"] = heatmap[0]
+            record["pred"] = self.inferer(record["image"].unsqueeze(0), self.network)[0]
+        return record
+
+    def outline(self, record: Record) -> Result:
+        """What was found in a record of :meth:`score`, which stays as it is: other thresholds may follow.
+
+        Raises:
+            AnomalyCLIPError: the threshold does not hold for this case.
+        """
+        with _in_one_line(record["image"]):
             for step in self.postprocessing:
                 record = step(record)
-        except Exception as error:
-            if known := known_cause(error):
-                raise known from None
-            raise _unexpected(error, record["image"]) from error
         return Result.from_record(record, model=self.choice.fingerprint(), device=str(self.device))
 
 
@@ -297,7 +319,13 @@ def _options(
     )
 
 
-def _unexpected(error: Exception, image: Any) -> CaseError:
-    """An error that nobody thought of, as one line; its cause stays attached."""
-    logger.debug("unexpected error", exc_info=error)
-    return unforeseen(error, image.path if isinstance(image, Case) else None)
+@contextlib.contextmanager
+def _in_one_line(image: Any) -> Iterator[None]:
+    """Raise an error of this package as it was, and one that nobody thought of as one line with its cause."""
+    try:
+        yield
+    except Exception as error:
+        if known := known_cause(error):
+            raise known from None
+        logger.debug("unexpected error", exc_info=error)
+        raise unforeseen(error, image.path if isinstance(image, Case) else None) from error

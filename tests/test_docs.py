@@ -176,6 +176,7 @@ PREPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
     "docs/evaluation.md": for_an_evaluation,
     "docs/hand_written.md": for_hand_written_prompts,
     "docs/network.md": for_the_network,
+    "docs/report.md": for_the_readme,
     "docs/volumes_3d.md": for_a_threshold_of_ones_own,
 }
 """Page -> what makes the files that its blocks read, and gives the names that they take for granted."""

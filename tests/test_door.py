@@ -20,6 +20,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from made_result import PHOTO, made_result
 from PIL import Image
 
 import anomalyclip_monai as ac
@@ -63,12 +64,13 @@ def walked() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A volume, a set of photos with masks, and a file of prompts."""
+    """A volume, a set of photos with masks, and the results of a case."""
     folder = tmp_path_factory.mktemp("inputs")
     random = np.random.default_rng(0)
     data = random.normal(300, 10, (34, 26, 3)).astype(np.float32)
     nib.save(nib.Nifti1Image(data, np.diag([1, 1, 5, 1.0])), folder / "head.nii.gz")
     photo_set(folder / "set", ["0", "1"])
+    made_result(np.full((9, 7, 1), 0.9, np.float32), np.eye(4), source=PHOTO).save(folder / "done")
     return folder
 
 
@@ -111,7 +113,8 @@ def baseline(command: str, inputs: Path) -> list[str]:
         "calibrate": [str(inputs / "head.nii.gz"), "-o", "out.json", *one_plane],
         "evaluate": ["folder", str(inputs / "set"), "-o", "out", *one_plane, "--bootstrap", "0", "--limit", "2"],
         "train": ["folder", str(inputs / "set"), "-o", "out", "--epochs", "1"],
-        "demo": ["-o", "out", "--fast"],
+        "demo": ["-o", "out", "--fast", "--report"],
+        "report": [str(inputs / "done")],
         "info": [],
         "download": ["vitl14_336"],
         "convert-prompts": [str(inputs / "head.nii.gz"), "-o", "out.pt"],
@@ -143,7 +146,7 @@ def check_lines(printed: str) -> None:
     assert not Path("RAN").exists()
 
 
-@pytest.mark.parametrize("command", ["localize", "calibrate", "evaluate", "train", "demo", "info"])
+@pytest.mark.parametrize("command", ["localize", "report", "calibrate", "evaluate", "train", "demo", "info"])
 def test_the_requests_that_are_changed_work(command, inputs, capsys):
     assert main([command, *baseline(command, inputs)]) == 0, capsys.readouterr().err
 

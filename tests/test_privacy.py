@@ -60,7 +60,7 @@ def marked(tmp_path: Path) -> Path:
 
 
 def test_markers_reach_only_the_patient_module_of_dicom_results(marked, tmp_path, capfd, caplog):
-    assert main(["localize", str(marked), "-o", str(tmp_path / "out")]) == 0
+    assert main(["localize", str(marked), "-o", str(tmp_path / "out"), "--report"]) == 0
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.name for path in files} == {
         ".anomalyclip.json",
@@ -71,6 +71,7 @@ def test_markers_reach_only_the_patient_module_of_dicom_results(marked, tmp_path
         "mask.dcm",
         "scores.json",
         "preview.png",
+        "report.html",
     }
     for path in files:
         assert MARKER not in str(path)

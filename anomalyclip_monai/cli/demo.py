@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from anomalyclip_monai.cli.console import add_options, add_quiet, model_options, path_of, progress, say
+from anomalyclip_monai.cli.console import add_options, add_quiet, given_options, model_options, path_of, progress, say
 from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_DONE
-from anomalyclip_monai.options import CaseOptions, ModelOptions
+from anomalyclip_monai.options import CaseOptions, ModelOptions, OutputOptions
 from anomalyclip_monai.text import counted, printable
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ def add(commands: Commands) -> None:
     """Add the command."""
     demo = commands.add_parser("demo", help="find a lesion in a synthetic head, end to end", description=run.__doc__)
     demo.add_argument("-o", "--output", default="anomalyclip-demo", metavar="OUT", help="default: %(default)s")
-    add_options(demo, ModelOptions, "demo")
+    for options in (ModelOptions, OutputOptions):
+        add_options(demo, options, "demo")
     add_quiet(demo)
     demo.set_defaults(run=run)
 
@@ -33,8 +34,12 @@ def run(arguments: argparse.Namespace) -> int:
     from anomalyclip_monai.folders.work_folder import owned_folder
     from anomalyclip_monai.outputs.dicom_series import write_mr_series
     from anomalyclip_monai.outputs.nifti import write_nifti
+    from anomalyclip_monai.outputs.report.index import check_index, write_index
 
     model, output = model_options(arguments), path_of(arguments.output, "the output")
+    report = bool(given_options(arguments, OutputOptions).report)
+    if report:
+        check_index(output)
     made = owned_folder(output / "input")
     lesion, healthy = head_phantom(lesion=True), head_phantom(lesion=False)
     write_nifti(made / "lesion.nii.gz", lesion.data, lesion.affine)
@@ -43,15 +48,17 @@ def run(arguments: argparse.Namespace) -> int:
     phantoms = {"lesion": lesion, "lesion_dicom": lesion, "healthy": healthy}
     inputs = [made / "lesion.nii.gz", made / "lesion_dicom", made / "healthy.nii.gz"]
     say(f"Synthetic heads, no patient's data: {printable(made)}")
-    as_expected = True
+    as_expected, look = True, "report.html" if report else "preview.png"
     with progress(arguments.quiet) as (slices, cases):
         pipeline = Pipeline(model, CaseOptions(preset="mr_brain"))
         for result in cases(ResultIterator(pipeline, datalist(inputs), slices)):
-            folder = result.save(output)
+            folder = result.save(output, report=report)
             right, lines = _compare(result, phantoms[result.case])
             as_expected &= right
-            for line in [*lines, f"  look at {printable(folder / 'preview.png')}"]:
+            for line in [*lines, f"  look at {printable(folder / look)}"]:
                 say(line)
+    if report:
+        say(f"All cases: {printable(write_index(output)[0])}")
     return EXIT_DONE if as_expected else EXIT_CASE_FAILED
 
 

@@ -21,7 +21,7 @@ from anomalyclip_monai.cli.console import (
 )
 from anomalyclip_monai.cli.exits import EXIT_CASE_FAILED, EXIT_DONE
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
+from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, OutputOptions, check_together
 from anomalyclip_monai.text import counted, printable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     )
     localize.add_argument("inputs", nargs="+", metavar="INPUT", help="NIfTI, DICOM folder, PNG/JPEG/TIFF, or folders")
     localize.add_argument("-o", "--output", required=True, metavar="OUT", help="results go to OUT/<case>/")
-    for options in (ModelOptions, CaseOptions, InputOptions):
+    for options in (ModelOptions, CaseOptions, InputOptions, OutputOptions):
         add_options(localize, options, "localize")
     localize.add_argument("--no-dicom", action="store_true", help="no heatmap.dcm and mask.dcm for DICOM input")
     localize.add_argument(
@@ -58,15 +58,19 @@ def run(arguments: argparse.Namespace) -> int:
     """
     model, case = model_options(arguments), given_options(arguments, CaseOptions)
     which = given_options(arguments, InputOptions)
+    report = bool(given_options(arguments, OutputOptions).report)
     check_together(case, has_roi=which.roi is not None)
     inputs, out = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
     from anomalyclip_monai.api import Pipeline, ResultIterator
     from anomalyclip_monai.data import datalist
     from anomalyclip_monai.folders.case_folder import BUSY
     from anomalyclip_monai.outputs.cohort import Cohort, check_places
+    from anomalyclip_monai.outputs.report.index import check_index, find_entries, write_index
 
     records = datalist(inputs, which.roi, which.series)
     check_places(out, records)
+    if report:
+        check_index(out)
     pipeline = Pipeline(model, case)
     settings = _settings(pipeline, dicom=not arguments.no_dicom)
     failed = 0
@@ -79,9 +83,12 @@ def run(arguments: argparse.Namespace) -> int:
                 with cohort.turn(record) as turn:
                     if turn.there:
                         lines.append(f"{name}: there already -> {printable(turn.place.folder)}")
+                        if report and turn.lacks_report:
+                            turn.add_report(pipeline.read(record))
+                            lines.append("  report.html added")
                     else:
                         result = next(ResultIterator(pipeline, [record], slices))
-                        turn.save(result, dicom=not arguments.no_dicom)
+                        turn.save(result, dicom=not arguments.no_dicom, report=report)
                         lines += _describe(result, turn.place, told)
             except AnomalyCLIPError as error:
                 if error.code == BUSY:
@@ -91,6 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
                     say(f"{name}: {error}", to=sys.stderr)
             for line in () if arguments.quiet else lines:
                 say(line)
+    if report and len(find_entries(out)) > 1:
+        page, entries = write_index(out)
+        if not arguments.quiet:
+            say(f"{counted(len(entries), 'case')} -> {printable(page)}")
     return EXIT_CASE_FAILED if failed else EXIT_DONE
 
 
@@ -105,7 +116,8 @@ def _settings(pipeline: Pipeline, *, dicom: bool) -> dict[str, Any]:
     from anomalyclip_monai.weights.choice import INFERENCE
 
     definition = pipeline.choice.root / "configs" / INFERENCE
-    values = {**read_definition(definition), **pipeline.options.given()}
+    entries = read_definition(definition)
+    values = {**entries, **entries.get("displayable_configs", {}), **pipeline.options.given()}
     values |= resources.preset_values(str(values.get("preset")))
     options = {known.name: values.get(known.name) for known in CaseOptions.known() if known.changes != "speed"}
     if Path(str(options.get("threshold", ""))).is_file():

@@ -32,7 +32,7 @@ from typing import Any
 from anomalyclip_monai.exceptions import OutputError
 from anomalyclip_monai.files import cannot_write, read_json, undisturbed
 from anomalyclip_monai.folders.locks import lock_file
-from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, keep_others, own_files
+from anomalyclip_monai.folders.marker import FORM, MARKER, is_folder, is_plain_name, keep_others, note_of, own_files
 
 _STAGING = re.compile(r"\.anomalyclip-[0-9a-f]{16}")
 _TRIES = 50
@@ -89,6 +89,20 @@ class CaseFolder:
             with undisturbed():
                 (self._staging / "journal.tmp").replace(self._staging / "journal.json")
                 _finish(self._staging)
+
+    @contextlib.contextmanager
+    def extend(self) -> Iterator[Path]:
+        """A folder for more files of the case that is there; its other files and its note stay as they are.
+
+        Raises:
+            OutputError: they cannot be written, or files of others are in their place (``E_WRITE``).
+        """
+        known = note_of(self.folder)
+        note = {name: value for name, value in known.items() if name not in ("anomalyclip", "kind", "files")}
+        with self.replace(**note) as new:
+            for name in own_files(self.folder) - {MARKER}:
+                shutil.copy2(self.folder / name, new / name)
+            yield new
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from anomalyclip_monai.folders.cohort_table import (
 from anomalyclip_monai.folders.locks import lock_file, share, unshare
 from anomalyclip_monai.folders.marker import MARKER, note_of, of_others, own_files
 from anomalyclip_monai.outputs.places import check_folders
+from anomalyclip_monai.outputs.report.viewer import REPORT, page_of_files
 from anomalyclip_monai.outputs.result import Result
 from anomalyclip_monai.types import Record
 
@@ -241,22 +242,43 @@ class Turn:
     def there(self, value: bool) -> None:
         self._there = value
         if value:
-            self.row = _row(self.case, read_json(self.place.folder / "scores.json") or {}, "there already")
+            self.row = row_of(self.case, read_json(self.place.folder / "scores.json") or {}, "there already")
 
-    def save(self, result: Result, *, dicom: bool) -> Path:
+    def save(self, result: Result, *, dicom: bool, report: bool = False) -> Path:
         """Write a result; -> the folder.
 
         Raises:
             AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``, or ``E_INTERNAL``.
         """
         try:
-            folder = result.save_in(self.place, dicom=dicom, settings=self.settings)
+            folder = result.save_in(self.place, dicom=dicom, report=report, settings=self.settings)
         except AnomalyCLIPError:
             raise
         except Exception as error:
             raise unforeseen(error) from error
-        self.row = _row(self.case, result.scores(), "replaced" if self.place.replaces else "done")
+        self.row = row_of(self.case, result.scores(), "replaced" if self.place.replaces else "done")
         return folder
+
+    @property
+    def lacks_report(self) -> bool:
+        """Whether results are there that ``report.html`` could be made from, and it is not."""
+        return "heatmap.nii.gz" in (files := own_files(self.place.folder)) and REPORT not in files
+
+    def add_report(self, record: Record) -> None:
+        """Make ``report.html`` of the results that are there.
+
+        Args:
+            record: the case behind the bundle's pre-processing.
+
+        Raises:
+            AnomalyCLIPError: it cannot be written (``E_WRITE``), or ``E_INTERNAL``.
+        """
+        try:
+            page = page_of_files(self.place.folder, record)
+        except Exception as error:
+            raise unforeseen(error, self.place.folder) from error
+        with self.place.extend() as new:
+            (new / REPORT).write_text(page, encoding="utf-8")
 
 
 def _canonical(settings: Mapping[str, Any]) -> str:
@@ -328,7 +350,7 @@ def _same(folder: Path, settings: str, case: Case) -> bool:
     return case.error is None and bool(known) and known == sha256_of(case.files())
 
 
-def _row(case: str, scores: Mapping[str, Any], state: str) -> Row:
+def row_of(case: str, scores: Mapping[str, Any], state: str) -> Row:
     """A line of the table out of the content of ``scores.json``."""
     lesions = scores.get("lesions")
     volumes = [

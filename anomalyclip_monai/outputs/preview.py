@@ -116,7 +116,7 @@ def draw_preview(
     lesion_note = "outline: mask" if sizes.any() else "nothing above the threshold"
     draw.text((_GAP + 150, 11), lesion_note, fill=OUTLINE if sizes.any() else _FAINT, font=small)
     draw.text((width - _GAP, _HEADER + height + 5), "research use only", fill=_FAINT, font=small, anchor="ra")
-    left, right, top = _markers(view, affine)
+    left, right, top = side_letters(view, affine)
     x = _GAP
     for index, panel in zip(chosen, panels, strict=True):
         y = _HEADER + (height - panel.height) // 2
@@ -193,7 +193,7 @@ def _panel(image: np.ndarray, heat: np.ndarray, mask: np.ndarray, aspect: float)
     return picture
 
 
-def _markers(view: SliceView, affine: Affine) -> tuple[str, str, str]:
+def side_letters(view: SliceView, affine: Affine) -> tuple[str, str, str]:
     """Letters of the patient's side at the left, right and top of an upright slice."""
     plane = int(closest_axes(affine)[view.axis, 0])
     letters = {"sagittal": ("A", "P", "S"), "coronal": ("R", "L", "S"), "axial": ("R", "L", "A")}

@@ -19,8 +19,11 @@ from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.folders.case_folder import CaseFolder, hold
 from anomalyclip_monai.outputs.nifti import write_nifti
+from anomalyclip_monai.outputs.notebook import show_in_notebook
 from anomalyclip_monai.outputs.places import check_place
 from anomalyclip_monai.outputs.preview import draw_preview, scaled_to
+from anomalyclip_monai.outputs.report.display import has_planes, show_volume
+from anomalyclip_monai.outputs.report.viewer import REPORT, case_page
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.transforms.findings import Findings, Lesion, Threshold
 from anomalyclip_monai.types import Affine, FloatArray, PathLike, Record
@@ -158,12 +161,13 @@ class Result:
             "seconds": round(self.seconds, 3),
         }
 
-    def save(self, out: PathLike, *, dicom: bool = True) -> Path:
+    def save(self, out: PathLike, *, dicom: bool = True, report: bool = False) -> Path:
         """Write the files of this case to ``out/<case>/`` and return that folder.
 
         ``heatmap.nii.gz``, ``mask.nii.gz``, ``scores.json`` and ``preview.png``; for a photo also ``heatmap.png``
         (16 bit, 65535 for 1) and ``mask.png`` (255 for lesions); for DICOM with patient geometry also ``heatmap.dcm``
-        (Parametric Map) and ``mask.dcm`` (SEG). Slices that lie on no grid have no NIfTI files.
+        (Parametric Map) and ``mask.dcm`` (SEG). Slices that lie on no grid have no NIfTI files. With ``report`` also
+        ``report.html``, a page that any browser opens from the disk.
 
         A result of an earlier run is replaced as a whole, be it of other files. Whatever else is in the folder stays;
         a file of others under one of these names is not overwritten. See :mod:`~anomalyclip_monai.folders.case_folder`.
@@ -171,6 +175,7 @@ class Result:
         Args:
             out: the folder of all cases.
             dicom: whether DICOM input gets DICOM results as well.
+            report: whether ``report.html`` is written as well.
 
         Raises:
             AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``, or ``E_BUSY`` where another process
@@ -180,9 +185,9 @@ class Result:
         folder = Path(out) / self.case
         check_place(folder, self.source)
         with hold(folder, wait=10) as place:
-            return self.save_in(place, dicom=dicom)
+            return self.save_in(place, dicom=dicom, report=report)
 
-    def save_in(self, place: CaseFolder, *, dicom: bool = True, **note: Any) -> Path:
+    def save_in(self, place: CaseFolder, *, dicom: bool = True, report: bool = False, **note: Any) -> Path:
         """:meth:`save` to a folder that is held already; ``note`` goes to its marker."""
         heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
         with place.replace(**note) as staging:
@@ -196,9 +201,12 @@ class Result:
             if self.is_photo:
                 Image.fromarray(scaled_to(heatmap[..., 0].T, np.uint16)).save(staging / "heatmap.png")
                 Image.fromarray(mask[..., 0].T * np.uint8(255)).save(staging / "mask.png")
-            self.preview().save(staging / "preview.png")
+            preview = self.preview()
+            preview.save(staging / "preview.png")
             text = json.dumps(self.scores(), indent=2, allow_nan=False)
             (staging / "scores.json").write_text(text + "\n", encoding="utf-8")
+            if report:
+                (staging / REPORT).write_text(self.page(preview), encoding="utf-8")
         return place.folder
 
     def _save_dicom(self, folder: Path, heatmap: np.ndarray, mask: np.ndarray) -> None:
@@ -229,6 +237,34 @@ class Result:
             score=self.score,
             roi=self.roi,
         )
+
+    def page(self, preview: Image.Image | None = None) -> str:
+        """The content of ``report.html``, see ``outputs.report.viewer``.
+
+        Args:
+            preview: drawn already.
+        """
+        return case_page(
+            self.scores(),
+            np.asarray(self._found(self.image)),
+            np.asarray(self._found(self.heatmap)),
+            np.asarray(self._found(self.mask)),
+            self.affine,
+            preview or self.preview(),
+            roi=None if self.roi is None else np.asarray(self.roi),
+            regular=self.source.regular,
+        )
+
+    def show(self) -> Any:
+        """The case in a notebook: a widget of ipyniivue (extra ``notebook``); the preview of what has no planes.
+
+        Raises:
+            AnomalyCLIPError: the error of a case that failed, or ``E_EXTRA`` where ipyniivue is not installed.
+        """
+        image, heatmap, mask = (self._found(each) for each in (self.image, self.heatmap, self.mask))
+        if not has_planes(heatmap.shape[1:], physical=self.source.has_physical_size, regular=self.source.regular):
+            return self.preview()
+        return show_in_notebook(show_volume(np.asarray(image), np.asarray(heatmap), np.asarray(mask), self.affine))
 
     def _found(self, value: MetaTensor | None) -> MetaTensor:
         if value is None:

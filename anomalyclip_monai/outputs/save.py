@@ -28,6 +28,7 @@ class SaveImageResultd(SaveImaged):
         prompts: learned prompts in the place of the bundle's, see
             :func:`~anomalyclip_monai.weights.bundle.prompts_file`.
         fast: whether the first network of an ensemble ran alone.
+        report: whether ``report.html`` is written as well.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class SaveImageResultd(SaveImaged):
         dicom: bool = True,
         prompts: PathLike | None = None,
         fast: bool = False,
+        report: bool = False,
     ) -> None:
         # MONAI's own constructor sets up its writers, none of which is used here.
         MapTransform.__init__(self, keys)
@@ -48,6 +50,7 @@ class SaveImageResultd(SaveImaged):
         self.dicom = dicom
         self.prompts = prompts
         self.fast = fast
+        self.report = report
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Record:
         """Write one record and return it.
@@ -57,5 +60,6 @@ class SaveImageResultd(SaveImaged):
         """
         record: Record = {str(key): value for key, value in data.items()}
         model = fingerprint(self.bundle_root, self.prompts, fast=self.fast)
-        Result.from_record(record, model=model, device=str(self.device)).save(self.output_dir, dicom=self.dicom)
+        result = Result.from_record(record, model=model, device=str(self.device))
+        result.save(self.output_dir, dicom=self.dicom, report=self.report)
         return record

@@ -69,6 +69,7 @@ class Findings:
         axes: array axes along which slices were taken for the heatmap, that of ``slice_scores`` first.
         threshold: of the mask.
         lesions: the highest peak first.
+        min_volume: of what a lesion has at or above the threshold, in mm3, or in pixels without a physical size.
     """
 
     score: float = math.nan
@@ -76,6 +77,7 @@ class Findings:
     axes: tuple[int, ...] = (2,)
     threshold: Threshold = Threshold(math.nan, math.nan, "none")
     lesions: list[Lesion] = field(default_factory=list)
+    min_volume: float = 0.0
 
     @property
     def slice_axis(self) -> int:
@@ -87,7 +89,7 @@ class Findings:
             return NotImplemented
         same_scores = np.array_equal([self.score, *self.slice_scores], [other.score, *other.slice_scores], True)
         return same_scores and all(
-            getattr(self, name) == getattr(other, name) for name in ("axes", "threshold", "lesions")
+            getattr(self, name) == getattr(other, name) for name in ("axes", "threshold", "lesions", "min_volume")
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -100,6 +102,7 @@ class Findings:
             "axes": list(self.axes),
             "slice_scores": [round(float(score), 6) for score in self.slice_scores],
             "threshold": asdict(self.threshold),
+            "min_volume": self.min_volume,
             "lesions": [asdict(lesion) for lesion in self.lesions],
         }
 

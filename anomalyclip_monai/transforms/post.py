@@ -281,17 +281,18 @@ class FindLesionsd(MapTransform):
                 )
             affine = np.asarray(heatmap.affine, dtype=np.float64).reshape(-1, 4, 4)[0]
             default = default_min_volume(source.has_physical_size)
+            min_volume = default if self.min_volume is None else self.min_volume
             mask, lesions = find_lesions(
                 np.asarray(plain[0]) if roi is None else np.where(roi[0], plain[0], 0),
                 threshold.value,
                 affine,
                 low=threshold.low,
-                min_volume=default if self.min_volume is None else self.min_volume,
+                min_volume=min_volume,
                 has_physical_size=source.has_physical_size,
             )
             record["heatmap"] = MetaTensor(plain, affine=torch.from_numpy(affine), meta=dict(meta))
             record[key] = MetaTensor(torch.from_numpy(mask)[None], affine=torch.from_numpy(affine), meta=dict(meta))
-            found = Findings(case_score(scores), np.asarray(scores, np.float32), axes, threshold, lesions)
+            found = Findings(case_score(scores), np.asarray(scores, np.float32), axes, threshold, lesions, min_volume)
             record |= {"findings": found, "result": found.for_viewers(), "notes": notes}
         return record
 

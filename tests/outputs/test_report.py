@@ -32,7 +32,8 @@ from anomalyclip_monai.outputs.report.cases import (
 from anomalyclip_monai.outputs.report.content import Difference, Measure, MeasuredSample, read_report
 from anomalyclip_monai.outputs.report.curves import MATPLOTLIB_MISSING, chance_precision, curve_points, draw_curves
 from anomalyclip_monai.outputs.report.numbers import Footnotes, difference, measured, number, p_value
-from anomalyclip_monai.outputs.report.page import RESEARCH_USE, report_page
+from anomalyclip_monai.outputs.report.page import report_page
+from anomalyclip_monai.outputs.report.pages import RESEARCH_USE
 from anomalyclip_monai.outputs.report.tables import category_table, measures_table, report_markdown
 
 EVIL = "<script>alert(1)</script>'\"&|`](javascript:x)\n\u202e\udcff"

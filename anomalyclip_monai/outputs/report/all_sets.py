@@ -11,11 +11,10 @@ from anomalyclip_monai.files import write_text
 from anomalyclip_monai.folders.marker import keep_others
 from anomalyclip_monai.outputs.report.content import MethodReport, Report
 from anomalyclip_monai.outputs.report.numbers import Footnotes, from_published, measured, number
-from anomalyclip_monai.outputs.report.page import is_page, whole_page
+from anomalyclip_monai.outputs.report.pages import START, begins_as, render
 from anomalyclip_monai.outputs.report.tables import (
     Table,
     counts,
-    html_text,
     markdown_text,
     measure_names,
     measure_title,
@@ -54,7 +53,7 @@ def check_all_sets_folder(folder: Path) -> None:
     Raises:
         OutputError: one is there (``E_WRITE``).
     """
-    keep_others(folder, ("index.html", "table.md"), ours=is_page(folder / "index.html"))
+    keep_others(folder, ("index.html", "table.md"), ours=begins_as(folder / "index.html", START))
 
 
 def _table(reports: Sequence[Report]) -> Table:
@@ -98,11 +97,13 @@ def _title(reports: Sequence[Report]) -> str:
 
 
 def _index(reports: Sequence[Report]) -> str:
-    links = "".join(
-        f"<li><a href='{quote(os.fsencode(report.dataset))}/report.html'>{html_text(report.title)}</a>: "
-        f"{html_text(counts(report))}. <span class='kind'>{html_text(report.protocol.text)}</span></li>"
+    shown = [
+        {
+            "folder": quote(os.fsencode(report.dataset)),
+            "title": report.title,
+            "counts": counts(report),
+            "protocol": report.protocol.text,
+        }
         for report in reports
-    )
-    title = _title(reports)
-    body = f"<h1>{html_text(title)}</h1><h2>Measures</h2>{_table(reports).html()}<h2>Reports</h2><ul>{links}</ul>"
-    return whole_page(title, body)
+    ]
+    return render("all_sets.html", title=_title(reports), measures=_table(reports), reports=shown)

@@ -1,8 +1,7 @@
-"""The tables of a report, for Markdown and HTML alike."""
+"""The tables of a report, for Markdown and, through ``templates/table.html``, for HTML."""
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,36 +47,10 @@ class Table:
         text = "\n".join(f"| {' | '.join(row)} |" for row in lines)
         return text + "".join(f"\n{'' if index else chr(10)}- {markdown_text(n)}" for index, n in enumerate(self.notes))
 
-    def html(self) -> str:
-        """-> a ``<table>`` in a frame that scrolls sideways on a small screen, and its notes."""
-        head = "".join(
-            f"<th scope='col'{'' if column < self.plain else ' class=number'}>{html_text(cell)}</th>"
-            for column, cell in enumerate(self.header)
-        )
-        body = "".join(self._html_row(index) for index in range(len(self.rows)))
-        notes = "".join(f"<li>{html_text(note)}</li>" for note in self.notes)
-        return f"<div class='frame'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>" + (
-            f"<ul class='notes'>{notes}</ul>" if notes else ""
-        )
 
-    def _html_row(self, index: int) -> str:
-        first, *others = self.rows[index]
-        cells = "".join(
-            f"<td>{html_text(cell)}</td>" if column < self.plain else f"<td class=number>{_unbroken(cell)}</td>"
-            for column, cell in enumerate(others, 1)
-        )
-        last_lead = " class='lead'" if index + 1 == self.lead < len(self.rows) else ""
-        return f"<tr{last_lead}><th scope='row'>{html_text(first)}</th>{cells}</tr>"
-
-
-def _unbroken(cell: str) -> str:
-    """A number that breaks, where it must, only before its interval."""
-    return " ".join(f"<span>{html_text(part)}</span>" for part in re.split(r" (?=[\[(])", cell))
-
-
-def html_text(text: object) -> str:
-    """Any text, for example a file name, -> harmless in HTML, in quoted attributes too."""
-    return html.escape(printable(str(text)))
+def unbroken(cell: str) -> list[str]:
+    """A number in the parts between which it may break: its intervals."""
+    return re.split(r" (?=[\[(])", cell)
 
 
 def markdown_text(text: object) -> str:
