@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 def test_fast_is_the_first_network_alone():
     every, fast = (load_network(choose_model("tiny", fast=fast, precision="fp32"), CPU) for fast in (False, True))
     assert isinstance(every, AnomalyCLIPEnsemble)
-    assert [network.settings.size for network in every.members] == [(256, 256), (320, 320), (322, 322)]
+    assert [network.settings.size for network in every.members] == [(256, 256), (320, 320), (364, 364)]
     assert [network.settings.size for network in fast.members] == [(256, 256)]
     images = torch.rand(1, 1, 30, 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_networks_of_the_bundle_are_alike_but_for_the_square():
     first, second, third = load_network(choose_model("tiny"), CPU).members
     assert second.settings == replace(first.settings, image_size=320)
     assert third.settings.temperature == first.settings.temperature
-    assert (third.settings.feature_layers, third.settings.mirrors) == ((3, 6, 9, 12), False)
+    assert (third.settings.feature_layers, third.settings.mirrors) == ((3, 6, 9), False)
 
 
 def test_every_further_network_has_a_folder_of_its_own():
@@ -109,7 +109,7 @@ def with_another(tmp_path: Path) -> Path:
 def test_another_network_is_an_entry_and_a_folder(with_another: Path):
     choice = choose_model(str(with_another))
     network = load_network(choice, CPU)
-    assert [member.settings.size for member in network.members] == [(256, 256), (320, 320), (322, 322), (64, 64)]
+    assert [member.settings.size for member in network.members] == [(256, 256), (320, 320), (364, 364), (64, 64)]
     first, *_, fourth = network.members
     assert fourth.clip.visual.trunk.cls_token.dtype == torch.bfloat16
     # The text side beside a neck stays in float32.

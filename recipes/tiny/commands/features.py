@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Draw squares of all training sets, show them to DINOv2 and keep its features: 20 minutes on two cores.
 
-    FEATURES needs 11 GB while it is made and has 3.7 GB then. What was done is not done again when the command is
+    FEATURES needs 15 GB while it is made and has 4.7 GB then. What was done is not done again when the command is
     repeated. Sets that are not in DATA are named and left out.
     """
     from recipes.tiny.organs.store import Settings, make_features, missing_sets
