@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import highdicom as hd
 import numpy as np
@@ -25,8 +25,6 @@ from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import OutputError
 from anomalyclip_monai.files import whole_file
 from anomalyclip_monai.outputs.dicom_object import (
-    HEATMAP,
-    MASK,
     NAME,
     Instance,
     identity,
@@ -61,9 +59,6 @@ REGIONS: Mapping[str, Code] = {
 }
 """Body Part Examined to anatomic region, PS3.16 Annex L; any other word becomes the entire body."""
 
-SegmentationType = Literal["binary", "labelmap"]
-"""A bit or a byte for each pixel of a Segmentation."""
-
 _PLANES_PER_PACK = 8
 """Bits of this many frames always fill whole bytes, whatever their size."""
 
@@ -75,7 +70,7 @@ def write_segmentation(
     affine: Affine,
     *,
     model: Mapping[str, str],
-    kind: SegmentationType = "binary",
+    seg_type: str = "binary",
 ) -> Instance:
     """Write a mask as a DICOM Segmentation (PS3.3 A.51) with the one segment "Lesion".
 
@@ -87,19 +82,19 @@ def write_segmentation(
         source: where the volume came from; its files are not read again.
         affine: (4, 4) voxel index to RAS mm.
         model: names and hashes of bundle, weights and prompts, see ``weights.bundle.fingerprint``.
-        kind: ``binary``, or ``labelmap`` for a Label Map Segmentation, an object class of its own since 2024.
+        seg_type: ``binary``, or ``labelmap`` for a Label Map Segmentation, an object class of its own since 2024.
 
     Raises:
         OutputError: the source has no patient geometry, or the file cannot be written (``E_WRITE``).
     """
-    binary = kind == "binary"
+    binary = seg_type == "binary"
     with one_line_errors(path):
         grid = source_grid(source, affine, mask.shape)
         ds = hd.seg.Segmentation(
             source_images=[grid.header],
-            **identity(grid, source, model, MASK),
+            **identity(grid, source, model, "mask"),
             pixel_array=np.ones((1, 1), np.uint8),
-            segmentation_type=hd.seg.SegmentationTypeValues[kind.upper()],
+            segmentation_type=hd.seg.SegmentationTypeValues[seg_type.upper()],
             segment_descriptions=[_lesion(model)],
             content_label="LESIONS",
             content_description="Lesions found by zero-shot anomaly detection",
@@ -142,7 +137,7 @@ def write_parametric_map(
         grid = source_grid(source, affine, heatmap.shape)
         ds = hd.pm.ParametricMap(
             source_images=[grid.header],
-            **identity(grid, source, model, HEATMAP),
+            **identity(grid, source, model, "heatmap"),
             pixel_array=np.ones((1, 1), np.float32),
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[_probability()],

@@ -22,14 +22,8 @@ from anomalyclip_monai.resources import installed_version
 
 NAME = "anomalyclip-monai"
 
-MASK, HEATMAP, MEASUREMENTS = "mask", "heatmap", "measurements"
-"""The kinds of objects."""
-
-FILES: Mapping[str, str] = {kind: f"{kind}.dcm" for kind in (HEATMAP, MASK, MEASUREMENTS)}
-"""Name of each kind's file in the folder of a case."""
-
-_NUMBERS: Mapping[str, int] = {MASK: 1, HEATMAP: 2, MEASUREMENTS: 3}
-"""Last digits of the new Series Numbers, after the source's own."""
+_NUMBERS: Mapping[str, int] = {"mask": 1, "heatmap": 2, "measurements": 3}
+"""Last digits of the new Series Number of each kind of object, after the source's own."""
 
 
 @dataclass(frozen=True, slots=True)
