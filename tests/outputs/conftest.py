@@ -264,7 +264,8 @@ def tid1500reader(tmp_path: Path) -> Callable[[Path], dict[str, Any]]:
 
     def load(path: Path) -> dict[str, Any]:
         said = tool("--inputDICOM", path, "--outputMetadata", tmp_path / "report.json")
-        assert not [line for line in said.splitlines() if line.startswith(("E:", "W:", "F:"))], said
+        wrong = [line for line in said.splitlines() if line.startswith(("E:", "W:", "F:"))]
+        assert not [line for line in wrong if "VR checker does not support" not in line], said  # it knows no UTF-8
         content: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
         return content
 
