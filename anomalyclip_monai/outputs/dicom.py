@@ -108,6 +108,10 @@ def write_segmentation(
             identification = ds.SharedFunctionalGroupsSequence[0].pop("SegmentIdentificationSequence")
             for item in ds.PerFrameFunctionalGroupsSequence:
                 item.add(identification)
+        else:
+            # The background needs an item (PS3.3 C.8.20.2.3), but not highdicom's black, in which OHIF 3.13 would paint
+            # the lesion: it takes a segment's colour from the item before.
+            del ds.SegmentSequence[0].RecommendedDisplayCIELabValue
         ds.PixelData = _packed(mask, grid) if binary else _bytes(mask, grid)
         with whole_file(path) as temporary:
             save_object(ds, grid, temporary)

@@ -369,6 +369,7 @@ class TestLabelMap:
             source = pydicom.dcmread(frame.path, stop_before_pixels=True)
             np.testing.assert_array_equal(by_place[tuple(map(float, source.ImagePositionPatient))], mask[:, :, k].T)
         assert [segment.SegmentLabel for segment in ds.SegmentSequence] == ["Background", "Lesion"]
+        assert ["RecommendedDisplayCIELabValue" in segment for segment in ds.SegmentSequence] == [False, True]
         values = [item.FrameContentSequence[0].DimensionIndexValues for item in ds.PerFrameFunctionalGroupsSequence]
         assert values == list(range(1, len(frames) + 1))
 
