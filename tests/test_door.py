@@ -113,7 +113,7 @@ def baseline(command: str, inputs: Path) -> list[str]:
         "calibrate": [str(inputs / "head.nii.gz"), "-o", "out.json", *one_plane],
         "evaluate": ["folder", str(inputs / "set"), "-o", "out", *one_plane, "--bootstrap", "0", "--limit", "2"],
         "train": ["folder", str(inputs / "set"), "-o", "out", "--epochs", "1"],
-        "demo": ["-o", "out", "--fast"],
+        "demo": ["-o", "out", "--fast", "--report"],
         "report": [str(inputs / "done")],
         "info": [],
         "download": ["vitl14_336"],

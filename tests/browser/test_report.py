@@ -138,6 +138,30 @@ def test_a_coarser_heatmap_gives_an_outline_on_the_grid_of_the_image(
     assert page.evaluate(drawn) == pytest.approx(float(result.mask.sum()), rel=0.25)
 
 
+MIDDLE_OF_THE_DRAWING = """(({view, image}) => {
+  const [, width, height] = image.dimsRAS, sum = [0, 0, 0];
+  let count = 0;
+  view.drawBitmap.forEach((value, at) => {
+    if (!value) return;
+    count++;
+    [at % width, Math.floor(at / width) % height, Math.floor(at / width / height)].forEach((x, i) => sum[i] += x);
+  });
+  return Array.from(image.vox2mm(sum.map(x => x / count), image.matRAS)).slice(0, 3);
+})(report.state.stage)"""
+
+
+@pytest.mark.parametrize("degrees", [0, 44.9, 45.1, 200])
+def test_the_outline_lies_on_the_lesions(page: Page, tmp_path: Path, degrees: float) -> None:
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn = np.array([[cosine, -sine, 0, 7], [sine, cosine, 0, -5], [0, 0, 1, 3], [0, 0, 0, 1]])
+    affine = turn @ np.diag([1, -1.5, 2, 1])
+    result = volume(affine)
+    opened(page, result, tmp_path)
+    middle = np.argwhere(np.asarray(result.mask[0])).mean(axis=0)
+    found = page.evaluate(MIDDLE_OF_THE_DRAWING)
+    np.testing.assert_allclose(found, (affine @ [*middle, 1])[:3], atol=0.01)
+
+
 def test_the_patients_left_is_on_the_right(page: Page, tmp_path: Path, any_affine: np.ndarray) -> None:
     image = np.zeros((1, *SHAPE), np.float32)
     centre = any_affine @ [*(np.array(SHAPE) / 2 - 0.5), 1]

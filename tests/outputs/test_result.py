@@ -223,6 +223,8 @@ def test_step_writes_the_same_files(record: MakeRecord, tmp_path: Path) -> None:
     assert scores["model"]["bundle"] == "anomalyclip_tiny"
     assert len(scores["model"]["weights_sha256"]) == len(scores["model"]["prompts_sha256"]) == 64
     assert scores["device"] == "cpu"
+    SaveImageResultd("pred", tmp_path, root, "cpu", report=True)(record())
+    assert "report.html" in _files(folder)
 
 
 def test_viewers_know_the_step_as_one_that_writes() -> None:

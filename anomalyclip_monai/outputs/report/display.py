@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalyclip_monai.data.geometry import SliceView, spacing, voxel_volume
+from anomalyclip_monai.outputs.preview import scaled_to
 from anomalyclip_monai.outputs.report.pages import data_uri, jpeg
 from anomalyclip_monai.types import Affine
 
@@ -289,14 +290,14 @@ def _fitted(size: tuple[int, int], longer: int) -> tuple[int, int]:
 
 def _frame(picture: Volume, longer: int) -> bytes:
     """(1|3, H, W) in [0, 1] -> JPEG."""
-    pixels = np.round(picture * 255).astype(np.uint8)
-    drawn = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    channels = [scaled_to(channel, np.uint8) for channel in picture]
+    drawn = Image.fromarray(channels[0] if len(channels) == 1 else np.stack(channels, axis=-1))
     return jpeg(drawn.resize(_fitted(drawn.size, longer), Image.Resampling.BOX), _QUALITY)
 
 
 def _grey_png(values: Volume, size: tuple[int, int]) -> bytes:
     """(H, W) in [0, 1] -> PNG of 8 bit."""
-    drawn = Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    drawn = Image.fromarray(np.ascontiguousarray(values, np.float32)).resize(size, Image.Resampling.BOX)
     return _png(Image.fromarray(np.round(255 * np.clip(np.asarray(drawn), 0, 1)).astype(np.uint8)))
 
 

@@ -90,6 +90,7 @@ class Planes {
     view.drawLut.lut.set([...data.outline, 255], 4);
     view.refreshColormaps();
     view.onLocationChange = (location) => moved(multiply(data.inverse, Array.from(location.mm)));
+    view.drawTexture = view.r8Tex(view.drawTexture, view.gl.TEXTURE7, view.back.dims, true);
     this.setMask(null);
   }
 
@@ -127,7 +128,9 @@ class Planes {
           for (let i = 0; i < width; i++) shown[to++] = found.mask[from + Math.floor(i / p)];
         }
     }
-    this.view.loadDrawing({ hdr: { dims: this.image.hdr.dims }, permRAS: this.image.permRAS, img: shown });
+    // Not by loadDrawing, which makes the texture anew each time and keeps a copy to undo it.
+    this.view.drawBitmap = Object.assign(Object.create(this.image), { img: shown }).img2RAS();
+    this.view.refreshDrawing();
     return found && { count: found.count, amount: `${((found.voxels * data.planes.voxel) / 1000).toFixed(2)} ml` };
   }
 
