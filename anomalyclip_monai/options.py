@@ -482,6 +482,26 @@ class OutputOptions(OptionSet):
         shown="off",
         used_in=(_SAVER,),
     )
+    prompts_out: bool | None = option(
+        "yes",
+        "also prompts.json for each case: a point, a box and the mask of every lesion, as interactive segmenters take "
+        "them",
+        "files",
+        commands=(_LOCALIZE,),
+        default=False,
+        shown="off",
+        used_in=(_SAVER,),
+    )
+    seg_type: str | None = option(
+        "text",
+        "of mask.dcm: binary, which most programs read, or labelmap, which OHIF also shows where it cannot show the "
+        "other",
+        "files",
+        commands=(_LOCALIZE,),
+        default="binary",
+        choices=("binary", "labelmap"),
+        used_in=(_SAVER,),
+    )
 
 
 def check_together(case: CaseOptions, *, has_roi: bool) -> None:

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from anomalyclip_monai.cli import info, main
+from anomalyclip_monai.folders.marker import DICOM_FILES
 from anomalyclip_monai.transforms.outline import lesion_mask
 
 
@@ -167,7 +168,7 @@ def test_demo_finds_the_lesion_and_nothing_in_the_twin(tmp_path, capsys):
     assert printed.count("the peak lies inside the lesion") == 2
     assert "the mask is empty, as it should be" in printed
     assert (tmp_path / "lesion" / "preview.png").is_file()
-    assert {path.name for path in (tmp_path / "lesion_dicom").iterdir()} >= {"heatmap.dcm", "mask.dcm"}
+    assert {path.name for path in (tmp_path / "lesion_dicom").iterdir()} >= {*DICOM_FILES.values()}
 
 
 def test_results_inside_the_input_folder_are_no_input(head, capsys):
@@ -257,3 +258,9 @@ def test_results_are_replaced_left_or_refused(head, tmp_path, capsys):
     assert main([*command, "--continue", "--threshold", "0.4"]) == 0
     assert "(replaced)" in capsys.readouterr().out
     assert (tmp_path / "out" / "cohort.csv").read_text().splitlines()[1].startswith("head,replaced,0.")
+    command += ["--continue", "--threshold", "0.4", "--prompts-out"]
+    assert main(command) == 0
+    assert "(replaced)" in capsys.readouterr().out
+    assert (tmp_path / "out" / "head" / "prompts.json").is_file()
+    assert main([*command, "--seg-type", "labelmap"]) == 0  # nothing of a NIfTI case hangs on that
+    assert "there already" in capsys.readouterr().out

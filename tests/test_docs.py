@@ -14,10 +14,13 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from made_result import PHOTO, made_result
 from open_clip import CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 
 from anomalyclip_monai import cli
+from anomalyclip_monai.data.dicom_series import read_series, scan
+from anomalyclip_monai.outputs.dicom_series import write_mr_series
 from recipes.tiny import commands
 
 ROOT = Path(__file__).parents[1]
@@ -170,12 +173,94 @@ def for_a_threshold_of_ones_own(folder: Path) -> dict[str, Any]:
     return {}
 
 
+class Nninteractive:
+    """What nnInteractive's session refuses: a box or a point outside the image, a box of more than one slice."""
+
+    def set_image(self, image: np.ndarray) -> None:
+        assert image.ndim == 4
+        self.shape = image.shape[1:]
+
+    def set_target_buffer(self, buffer: torch.Tensor) -> None:
+        assert buffer.shape == self.shape
+        self.target_buffer = buffer
+
+    def add_bbox_interaction(self, box: list[list[int]], include_interaction: bool) -> None:
+        assert all(0 <= low < high <= size for (low, high), size in zip(box, self.shape, strict=True))
+        assert 1 in [high - low for low, high in box]
+        self.target_buffer[tuple(slice(*ends) for ends in box)] = 1
+
+    def add_point_interaction(self, point: tuple[int, ...], include_interaction: bool) -> None:
+        assert self.target_buffer[point] == 1  # the point lies in the box
+        self.points = [*getattr(self, "points", []), point]
+
+    def add_initial_seg_interaction(self, mask: np.ndarray) -> None:
+        assert mask.shape == self.shape
+        assert mask[self.points[0]] == 1
+        assert mask[self.points[1]] == 0
+
+    def reset_interactions(self) -> None:
+        self.target_buffer[:] = 0
+
+
+class MedSAM2:
+    """Marks the box it is given in all slices of a film."""
+
+    def init_state(self, film: torch.Tensor, height: int, width: int) -> np.ndarray:
+        assert film.shape[1:] == (3, 512, 512)
+        return np.full((len(film), height, width), -1.0, np.float32)
+
+    def add_new_points_or_box(self, *, inference_state: np.ndarray, frame_idx: int, obj_id: int, box: Any) -> None:
+        x_min, y_min, x_max, y_max = box.tolist()
+        assert 0 <= x_min <= x_max < inference_state.shape[2]
+        assert 0 <= y_min <= y_max < inference_state.shape[1]
+        inference_state[frame_idx, y_min : y_max + 1, x_min : x_max + 1] = 1
+
+    def propagate_in_video(self, state: np.ndarray, reverse: bool) -> Iterator[tuple[int, list[int], torch.Tensor]]:
+        for frame, logits in enumerate(state):
+            yield frame, [1], torch.from_numpy(logits)[None, None]
+
+    def reset_state(self, state: np.ndarray) -> None:
+        state[:] = -1
+
+
+class Sam:
+    def predict(self, *, point_coords: np.ndarray, point_labels: np.ndarray, box: np.ndarray) -> tuple[Any, Any, Any]:
+        assert (point_coords.shape, point_labels.shape, box.shape) == ((1, 2), (1,), (4,))
+        assert (box[:2] <= point_coords[0]).all()
+        assert (point_coords[0] <= box[2:]).all()
+        return None, None, None
+
+
+def for_refining(folder: Path) -> dict[str, Any]:
+    """Two lesions in a volume, H != W != D, and one in a photo; in the place of segmenters what refuses bad prompts."""
+    values = np.zeros((9, 7, 4), np.float32)
+    values[1:4, 2:4, 1], values[7, 5, 3] = 0.9, 0.8
+    affine = np.diag([4, 4, 9, 1.0])
+    made_result(values, affine, case="brain").save(folder / "out", prompts_out=True)
+    nib.save(nib.Nifti1Image(values, affine), folder / "brain.nii.gz")
+    photo = np.diag([-1.0, -1, 1, 1])
+    made_result(values[..., 1:2], photo, case="polyp", source=PHOTO).save(folder / "out", prompts_out=True)
+    return {"session": Nninteractive(), "predictor": MedSAM2(), "sam": Sam()}
+
+
+def for_results_as_dicom(folder: Path) -> dict[str, Any]:
+    values = np.zeros((9, 7, 4), np.float32)
+    values[1:4, 2:4, 1] = 0.9
+    affine = np.array([[-1.0, 0, 0, 9], [0, -1, 0, 8], [0, 0, 4, 7], [0, 0, 0, 1]])
+    write_mr_series(folder / "series", values * 100, affine)
+    volume = read_series(scan(folder / "series")[0][0])
+    made_result(values, volume.affine, case="thigh", source=volume.source).save(folder / "out")
+    return {}
+
+
 PREPARED: dict[str, Callable[[Path], dict[str, Any]]] = {
     "README.md": for_the_readme,
     "docs/datasets.md": for_data_sets,
     "docs/evaluation.md": for_an_evaluation,
     "docs/hand_written.md": for_hand_written_prompts,
     "docs/network.md": for_the_network,
+    "docs/dicom_results.md": for_results_as_dicom,
+    "docs/refine.md": for_refining,
     "docs/report.md": for_the_readme,
     "docs/volumes_3d.md": for_a_threshold_of_ones_own,
 }

@@ -60,7 +60,7 @@ def marked(tmp_path: Path) -> Path:
 
 
 def test_markers_reach_only_the_patient_module_of_dicom_results(marked, tmp_path, capfd, caplog):
-    assert main(["localize", str(marked), "-o", str(tmp_path / "out"), "--report"]) == 0
+    assert main(["localize", str(marked), "-o", str(tmp_path / "out"), "--report", "--prompts-out"]) == 0
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.name for path in files} == {
         ".anomalyclip.json",
@@ -69,6 +69,8 @@ def test_markers_reach_only_the_patient_module_of_dicom_results(marked, tmp_path
         "mask.nii.gz",
         "heatmap.dcm",
         "mask.dcm",
+        "measurements.dcm",
+        "prompts.json",
         "scores.json",
         "preview.png",
         "report.html",

@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
     localize.add_argument("-o", "--output", required=True, metavar="OUT", help="results go to OUT/<case>/")
     for options in (ModelOptions, CaseOptions, InputOptions, OutputOptions):
         add_options(localize, options, "localize")
-    localize.add_argument("--no-dicom", action="store_true", help="no heatmap.dcm and mask.dcm for DICOM input")
+    localize.add_argument("--no-dicom", action="store_true", help="no DICOM files for DICOM input")
     localize.add_argument(
         "--continue",
         dest="go_on",
@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     model, case = model_options(arguments), given_options(arguments, CaseOptions)
     which = given_options(arguments, InputOptions)
-    report = bool(given_options(arguments, OutputOptions).report)
+    files = given_options(arguments, OutputOptions)
+    report = bool(files.report)
     check_together(case, has_roi=which.roi is not None)
     inputs, out = inputs_of(arguments.inputs), path_of(arguments.output, "the output")
     from anomalyclip_monai.api import Pipeline, ResultIterator
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     if report:
         check_index(out)
     pipeline = Pipeline(model, case)
-    settings = _settings(pipeline, dicom=not arguments.no_dicom)
+    settings = _settings(pipeline, files, dicom=not arguments.no_dicom)
     failed = 0
     told: set[str] = set()
     with progress(arguments.quiet) as (slices, cases), Cohort(out, settings, go_on=arguments.go_on) as cohort:
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
                             lines.append("  report.html added")
                     else:
                         result = next(ResultIterator(pipeline, [record], slices))
-                        turn.save(result, dicom=not arguments.no_dicom, report=report)
+                        turn.save(result, files, dicom=not arguments.no_dicom)
                         lines += _describe(result, turn.place, told)
             except AnomalyCLIPError as error:
                 if error.code == BUSY:
@@ -105,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_CASE_FAILED if failed else EXIT_DONE
 
 
-def _settings(pipeline: Pipeline, *, dicom: bool) -> dict[str, Any]:
+def _settings(pipeline: Pipeline, files: OutputOptions, *, dicom: bool) -> dict[str, Any]:
     """All that decides on the results of a case beside its input, for ``--continue``.
 
     Of a file counts its content, and of an option its value, whether it was given or is the bundle's own.
@@ -129,6 +130,8 @@ def _settings(pipeline: Pipeline, *, dicom: bool) -> dict[str, Any]:
         "network": {**pipeline.choice.values, **pipeline.choice.components},
         **plain_conditions(options),
         "dicom": dicom,
+        "seg_type": files.seg_type or "binary",
+        "prompts_out": bool(files.prompts_out),
     }
 
 

@@ -27,9 +27,11 @@ from anomalyclip_monai.data.walk import counted, files_below, kind_of, special_k
 from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, NoInputError
 from anomalyclip_monai.files import absolute
 from anomalyclip_monai.folders.cohort_table import COHORT
+from anomalyclip_monai.folders.marker import DICOM_FILES
 from anomalyclip_monai.types import PathLike, Record
 
-_OWN_DICOM = {"mask.dcm": "DICOM: SEG", "heatmap.dcm": "DICOM: parametric map"}
+_KINDS = {"heatmap": "parametric map", "mask": "SEG", "measurements": "SR"}
+_OWN_DICOM = {name: f"DICOM: {_KINDS[kind]}" for kind, name in DICOM_FILES.items()}
 """How the scan of DICOM files counts those of earlier results, which are counted as such already."""
 
 MAX_NAME_BYTES = 255

@@ -36,6 +36,12 @@ OPTIONAL = (
 """Attributes that are copied where the source has a valid value. Of the rest of the Patient and Study Modules,
 comments, history, occupation, alerts and allergies among them, a derived object needs none."""
 
+OF_IMAGES = (
+    "PositionReferenceIndicator",
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+)
+"""Those of the above that objects without pixels do not have."""
+
 OF_ANIMALS = (
     *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientSexNeutered"),
     *("PatientBreedDescription", "PatientBreedCodeSequence", "BreedRegistrationSequence"),

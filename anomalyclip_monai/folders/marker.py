@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -16,6 +16,13 @@ MARKER = ".anomalyclip.json"
 FILES_OF_0_1 = ("heatmap.nii.gz", "mask.nii.gz", "heatmap.dcm", "mask.dcm", "heatmap.png", "mask.png", "preview.png",
                 "scores.json")  # fmt: skip
 """What version 0.1.0 wrote of a case, without a marker."""
+
+DICOM_FILES: Mapping[str, str] = {
+    "heatmap": "heatmap.dcm",  # Parametric Map
+    "mask": "mask.dcm",  # Segmentation
+    "measurements": "measurements.dcm",  # Structured Report
+}
+"""Kind of a DICOM result -> its file in the folder of a case."""
 
 FORM = 1
 """Of the marker."""

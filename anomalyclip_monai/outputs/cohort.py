@@ -35,6 +35,7 @@ from anomalyclip_monai.folders.cohort_table import (
 )
 from anomalyclip_monai.folders.locks import lock_file, share, unshare
 from anomalyclip_monai.folders.marker import MARKER, note_of, of_others, own_files
+from anomalyclip_monai.options import OutputOptions
 from anomalyclip_monai.outputs.places import check_folders
 from anomalyclip_monai.outputs.report.viewer import REPORT, page_of_files
 from anomalyclip_monai.outputs.result import Result
@@ -48,8 +49,8 @@ _LOCKS = ("run.lock", "table.lock")
 TABLE_SECONDS = 1.0
 """The table is written at most so often, and at the end."""
 
-_OF_DICOM = "dicom"
-"""A setting that changes the results of DICOM cases only."""
+_OF_DICOM = frozenset({"dicom", "seg_type"})
+"""Settings that change the results of DICOM cases only."""
 
 _PATIENCE = 10.0
 """Seconds to wait for other runs that come and go."""
@@ -63,8 +64,8 @@ class Cohort:
 
     Args:
         out: the output folder.
-        settings: all that decides on the files of a case beside its input and mask; JSON types. ``dicom`` counts for
-            cases of DICOM only.
+        settings: all that decides on the files of a case beside its input and mask; JSON types. ``dicom`` and
+            ``seg_type`` count for cases of DICOM only.
         go_on: leave cases whose results of the same input and settings are there.
 
     Raises:
@@ -137,7 +138,7 @@ class Cohort:
         roi = record.get("roi")
         mask = "" if roi is None else sha256_of(files_of(Path(roi))) or f"unknown {time.time_ns()}"
         dicom = record["image"].series is not None
-        deciding = {name: value for name, value in self._settings.items() if dicom or name != _OF_DICOM}
+        deciding = {name: value for name, value in self._settings.items() if dicom or name not in _OF_DICOM}
         return hashlib.sha256(f"{_canonical(deciding)}\n{mask}".encode()).hexdigest()
 
     def _note(self, row: Row) -> None:
@@ -244,14 +245,14 @@ class Turn:
         if value:
             self.row = row_of(self.case, read_json(self.place.folder / "scores.json") or {}, "there already")
 
-    def save(self, result: Result, *, dicom: bool, report: bool = False) -> Path:
+    def save(self, result: Result, files: OutputOptions | None = None, *, dicom: bool) -> Path:
         """Write a result; -> the folder.
 
         Raises:
             AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``, or ``E_INTERNAL``.
         """
         try:
-            folder = result.save_in(self.place, dicom=dicom, report=report, settings=self.settings)
+            folder = result.save_in(self.place, files, dicom=dicom, settings=self.settings)
         except AnomalyCLIPError:
             raise
         except Exception as error:

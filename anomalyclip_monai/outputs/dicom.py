@@ -7,33 +7,34 @@ keeps frames in ascending order along the normal, which 3D Slicer's import (dcmq
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.charset import convert_encodings, default_encoding
 from pydicom.dataset import Dataset
-from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 from pydicom.valuerep import DSfloat
 
-from anomalyclip_monai.data.dicom_headers import quiet
 from anomalyclip_monai.data.volume import Source
-from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
+from anomalyclip_monai.exceptions import OutputError
 from anomalyclip_monai.files import whole_file
+from anomalyclip_monai.outputs.dicom_object import (
+    NAME,
+    Instance,
+    identity,
+    one_line_errors,
+    printable_ascii,
+    save_object,
+)
 from anomalyclip_monai.outputs.dicom_source import Reference, SourceGrid, source_grid
 from anomalyclip_monai.resources import installed_version
 from anomalyclip_monai.types import Affine
-
-NAME = "anomalyclip-monai"
 
 MAX_VALUE_LENGTH = 2**32 - 2
 """Longest value of an element in bytes, PS3.5 7.1.2."""
@@ -58,17 +59,20 @@ REGIONS: Mapping[str, Code] = {
 }
 """Body Part Examined to anatomic region, PS3.16 Annex L; any other word becomes the entire body."""
 
-_MASK_NUMBER, _HEATMAP_NUMBER = 1, 2
-"""Last digits of the new Series Numbers, after the source's own."""
-
 _PLANES_PER_PACK = 8
 """Bits of this many frames always fill whole bytes, whatever their size."""
 
 
 def write_segmentation(
-    path: Path, mask: NDArray[np.uint8], source: Source, affine: Affine, *, model: Mapping[str, str]
-) -> None:
-    """Write a mask as a binary DICOM Segmentation (PS3.3 A.51) with the one segment "Lesion".
+    path: Path,
+    mask: NDArray[np.uint8],
+    source: Source,
+    affine: Affine,
+    *,
+    model: Mapping[str, str],
+    seg_type: str = "binary",
+) -> Instance:
+    """Write a mask as a DICOM Segmentation (PS3.3 A.51) with the one segment "Lesion".
 
     All frames are written, those without a lesion too, since viewers match them with the source's.
 
@@ -78,31 +82,40 @@ def write_segmentation(
         source: where the volume came from; its files are not read again.
         affine: (4, 4) voxel index to RAS mm.
         model: names and hashes of bundle, weights and prompts, see ``weights.bundle.fingerprint``.
+        seg_type: ``binary``, or ``labelmap`` for a Label Map Segmentation, an object class of its own since 2024.
 
     Raises:
         OutputError: the source has no patient geometry, or the file cannot be written (``E_WRITE``).
     """
-    with _one_line_errors(path):
+    binary = seg_type == "binary"
+    with one_line_errors(path):
         grid = source_grid(source, affine, mask.shape)
         ds = hd.seg.Segmentation(
-            **_common(grid, model, _MASK_NUMBER),
+            source_images=[grid.header],
+            **identity(grid, source, model, "mask"),
             pixel_array=np.ones((1, 1), np.uint8),
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segmentation_type=hd.seg.SegmentationTypeValues[seg_type.upper()],
             segment_descriptions=[_lesion(model)],
             content_label="LESIONS",
             content_description="Lesions found by zero-shot anomaly detection",
-            series_description="Anomaly mask",
             omit_empty_frames=False,
         )
-        # PS3.3 C.8.20.3.1 allows the segment's number in the shared groups, where MONAI's reader and highdicom's SR
-        # do not find it.
-        identification = ds.SharedFunctionalGroupsSequence[0].pop("SegmentIdentificationSequence")
-        _set_frames(ds, grid, codes.DCM.SegmentationImageDerivation, index_prefix=(1,))
-        for item in ds.PerFrameFunctionalGroupsSequence:
-            item.add(identification)
-        ds.PixelData = _packed(mask, grid)
+        # Label maps have the segment's number in the pixels, and no dimension for it.
+        _set_frames(ds, grid, codes.DCM.SegmentationImageDerivation, index_prefix=(1,) if binary else ())
+        if binary:
+            # PS3.3 C.8.20.3.1 allows the segment's number in the shared groups, where MONAI's reader and highdicom's
+            # SR do not find it.
+            identification = ds.SharedFunctionalGroupsSequence[0].pop("SegmentIdentificationSequence")
+            for item in ds.PerFrameFunctionalGroupsSequence:
+                item.add(identification)
+        else:
+            # The background needs an item (PS3.3 C.8.20.2.3), but not highdicom's black, in which OHIF 3.13 would paint
+            # the lesion: it takes a segment's colour from the item before.
+            del ds.SegmentSequence[0].RecommendedDisplayCIELabValue
+        ds.PixelData = _packed(mask, grid) if binary else _bytes(mask, grid)
         with whole_file(path) as temporary:
-            _save(ds, grid, temporary)
+            save_object(ds, grid, temporary)
+        return Instance.of(ds)
 
 
 def write_parametric_map(
@@ -124,17 +137,17 @@ def write_parametric_map(
     if 4 * heatmap.size > MAX_VALUE_LENGTH:
         what = f"{4 * heatmap.size} bytes of heatmap are more than a DICOM object can hold"
         raise OutputError("E_WRITE", what, path, "use the NIfTI file")
-    with _one_line_errors(path):
+    with one_line_errors(path):
         grid = source_grid(source, affine, heatmap.shape)
         ds = hd.pm.ParametricMap(
-            **_common(grid, model, _HEATMAP_NUMBER),
+            source_images=[grid.header],
+            **identity(grid, source, model, "heatmap"),
             pixel_array=np.ones((1, 1), np.float32),
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[_probability()],
             voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
             content_label="HEATMAP",
             content_description="Anomaly heatmap, 0 normal to 1 abnormal",
-            series_description="Anomaly heatmap",
         )
         ds.ContentCreatorName = None  # type 2, PS3.3 10.9, which highdicom leaves out
         # Without it, dcmqi does not read the map, and the object lacks a laterality (PS3.3 C.7.6.16.2.8).
@@ -143,24 +156,7 @@ def write_parametric_map(
         with whole_file(path) as temporary, tempfile.TemporaryFile(dir=path.parent) as frames:
             _write_floats(frames, heatmap, grid, path)
             ds.FloatPixelData = frames
-            _save(ds, grid, temporary)
-
-
-def _common(grid: SourceGrid, model: Mapping[str, str], number: int) -> dict[str, Any]:
-    """Collect what both objects are made with: the source's identity and our own."""
-    version = installed_version(NAME)
-    identity = [f"{key} {_printable(value)[:32]}" for key, value in model.items()]
-    return {
-        "source_images": [grid.header],
-        "series_instance_uid": generate_uid(None),
-        "series_number": 100 * grid.series_number % 10**8 + number,
-        "sop_instance_uid": generate_uid(None),
-        "instance_number": 1,
-        "manufacturer": NAME,
-        "manufacturer_model_name": NAME,
-        "software_versions": (version, *(text[:64] for text in identity)),
-        "device_serial_number": _printable(model.get("prompts_sha256", version))[:64],
-    }
+            save_object(ds, grid, temporary)
 
 
 def _lesion(model: Mapping[str, str]) -> hd.seg.SegmentDescription:
@@ -169,7 +165,7 @@ def _lesion(model: Mapping[str, str]) -> hd.seg.SegmentDescription:
         name=NAME,
         family=codes.DCM.ArtificialIntelligence,
         version=installed_version(NAME),
-        parameters={key: _printable(value) for key, value in model.items()} or None,
+        parameters={key: printable_ascii(value) for key, value in model.items()} or None,
     )
     return hd.seg.SegmentDescription(
         segment_number=1,
@@ -249,22 +245,6 @@ def _set_frames(ds: Dataset, grid: SourceGrid, derivation: Code, *, index_prefix
     ds.SourceImageSequence, ds.ReferencedSeriesSequence = instances, [series]
 
 
-def _save(ds: Dataset, grid: SourceGrid, path: Path) -> None:
-    """Write an object with the texts of its source, byte for byte.
-
-    Wrongly declared, they would not survive being decoded: Latin-1 called UTF-8 becomes U+FFFD for good. pydicom
-    writes bytes as they are only in a data set that seems to have been read in the encodings in which it is written.
-    """
-    if grid.character_set is not None:
-        ds.SpecificCharacterSet = grid.character_set
-    correct_ambiguous_vr(ds, True)
-    for element in grid.texts:
-        ds[element.tag] = element
-    encodings = default_encoding if grid.character_set is None else convert_encodings(grid.character_set)
-    ds.set_original_encoding(False, True, encodings)
-    ds.save_as(path, enforce_file_format=True)
-
-
 def _source_image(reference: Reference) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference.sop_class, reference.sop_uid
@@ -287,6 +267,12 @@ def _packed(mask: NDArray[np.uint8], grid: SourceGrid) -> bytes:
     return packed + b"\0" * (len(packed) % 2)
 
 
+def _bytes(mask: NDArray[np.uint8], grid: SourceGrid) -> bytes:
+    """(X, Y, Z) -> a byte per pixel, the segment's number or 0, frame after frame."""
+    content = b"".join((mask[:, :, k] != 0).T.tobytes() for k in grid.order)
+    return content + b"\0" * (len(content) % 2)
+
+
 def _write_floats(file: BinaryIO, heatmap: NDArray[np.float32], grid: SourceGrid, path: Path) -> None:
     """Write (X, Y, Z) frame by frame, so that a heatmap on disk need not fit into memory."""
     for k in grid.order:
@@ -296,27 +282,3 @@ def _write_floats(file: BinaryIO, heatmap: NDArray[np.float32], grid: SourceGrid
             raise OutputError("E_WRITE", "the heatmap has values outside [0, 1]", path)
         file.write(frame.tobytes())
     file.seek(0)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isascii() and c.isprintable() and c != "\\" else "?" for c in text)
-
-
-@contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
-    """Keep the libraries' warnings, records and errors, which quote header values, from the user."""
-    logger = logging.getLogger("highdicom")
-    propagate, silent = logger.propagate, logging.NullHandler()
-    logger.propagate = False
-    logger.addHandler(silent)
-    try:
-        with quiet():
-            yield
-    except AnomalyCLIPError:
-        raise
-    except Exception as error:
-        what = f"the source's header does not allow a DICOM result ({type(error).__name__})"
-        raise OutputError("E_WRITE", what, path, "use the other files of the result") from None
-    finally:
-        logger.propagate = propagate
-        logger.removeHandler(silent)

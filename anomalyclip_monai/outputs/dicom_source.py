@@ -90,6 +90,15 @@ class SourceGrid:
     step: float | None
     references: tuple[Reference, ...]
 
+    def place(self, voxel: tuple[int, int, int]) -> NDArray[np.float64]:
+        """(i, j, k) of the array -> (3,) LPS mm by the header of that very slice, PS3.3 C.7.6.2.1.1."""
+        i, j, k = voxel
+        frame = int(np.flatnonzero(self.order == k)[0])
+        row, column = np.reshape(self.orientations[frame if len(self.orientations) > 1 else 0], (2, 3))
+        between_rows, between_columns = self.spacing
+        found: NDArray[np.float64] = self.positions[frame] + i * between_columns * row + j * between_rows * column
+        return found
+
 
 def source_grid(source: Source, affine: Affine, shape: tuple[int, ...]) -> SourceGrid:
     """The geometry of each frame as it is stored, and whose it is: what was read with the pixels.

@@ -18,10 +18,13 @@ from anomalyclip_monai.data.geometry import SliceView, is_sheared
 from anomalyclip_monai.data.volume import Source
 from anomalyclip_monai.exceptions import AnomalyCLIPError, OutputError
 from anomalyclip_monai.folders.case_folder import CaseFolder, hold
+from anomalyclip_monai.folders.marker import DICOM_FILES
+from anomalyclip_monai.options import OutputOptions
 from anomalyclip_monai.outputs.nifti import write_nifti
 from anomalyclip_monai.outputs.notebook import show_in_notebook
 from anomalyclip_monai.outputs.places import check_place
 from anomalyclip_monai.outputs.preview import draw_preview, scaled_to
+from anomalyclip_monai.outputs.prompts import PROMPTS, lesion_prompts
 from anomalyclip_monai.outputs.report.display import has_planes, show_volume
 from anomalyclip_monai.outputs.report.viewer import REPORT, case_page
 from anomalyclip_monai.resources import installed_version
@@ -161,13 +164,22 @@ class Result:
             "seconds": round(self.seconds, 3),
         }
 
-    def save(self, out: PathLike, *, dicom: bool = True, report: bool = False) -> Path:
+    def save(
+        self,
+        out: PathLike,
+        *,
+        dicom: bool = True,
+        report: bool = False,
+        prompts_out: bool = False,
+        seg_type: str = "binary",
+    ) -> Path:
         """Write the files of this case to ``out/<case>/`` and return that folder.
 
         ``heatmap.nii.gz``, ``mask.nii.gz``, ``scores.json`` and ``preview.png``; for a photo also ``heatmap.png``
         (16 bit, 65535 for 1) and ``mask.png`` (255 for lesions); for DICOM with patient geometry also ``heatmap.dcm``
-        (Parametric Map) and ``mask.dcm`` (SEG). Slices that lie on no grid have no NIfTI files. With ``report`` also
-        ``report.html``, a page that any browser opens from the disk.
+        (Parametric Map), ``mask.dcm`` (SEG) and ``measurements.dcm`` (SR). Slices that lie on no grid have no NIfTI
+        files. With ``report`` also ``report.html``, a page that any browser opens from the disk; with ``prompts_out``
+        also ``prompts.json``, what interactive segmenters take.
 
         A result of an earlier run is replaced as a whole, be it of other files. Whatever else is in the folder stays;
         a file of others under one of these names is not overwritten. See :mod:`~anomalyclip_monai.folders.case_folder`.
@@ -176,19 +188,25 @@ class Result:
             out: the folder of all cases.
             dicom: whether DICOM input gets DICOM results as well.
             report: whether ``report.html`` is written as well.
+            prompts_out: whether ``prompts.json`` is written as well.
+            seg_type: of ``mask.dcm``, ``binary`` or ``labelmap``.
 
         Raises:
-            AnomalyCLIPError: the error of a case that failed, or ``E_WRITE``, or ``E_BUSY`` where another process
-                holds the case for more than 10 seconds.
+            AnomalyCLIPError: ``E_OPTION``, the error of a case that failed, or ``E_WRITE``, or ``E_BUSY`` where another
+                process holds the case for more than 10 seconds.
         """
+        files = OutputOptions(report=report, prompts_out=prompts_out, seg_type=seg_type)
         self._found(self.heatmap)
         folder = Path(out) / self.case
         check_place(folder, self.source)
         with hold(folder, wait=10) as place:
-            return self.save_in(place, dicom=dicom, report=report)
+            return self.save_in(place, files, dicom=dicom)
 
-    def save_in(self, place: CaseFolder, *, dicom: bool = True, report: bool = False, **note: Any) -> Path:
+    def save_in(
+        self, place: CaseFolder, files: OutputOptions | None = None, *, dicom: bool = True, **note: Any
+    ) -> Path:
         """:meth:`save` to a folder that is held already; ``note`` goes to its marker."""
+        files = files or OutputOptions()
         heatmap, mask = np.asarray(self._found(self.heatmap)[0]), np.asarray(self._found(self.mask)[0])
         with place.replace(**note) as staging:
             if self.source.regular:
@@ -197,7 +215,7 @@ class Result:
                 )
                 write_nifti(staging / "mask.nii.gz", mask.astype(np.uint8, copy=False), self.affine, self.source.grid)
             if dicom and self.source.kind == "dicom" and self.source.has_physical_size:
-                self._save_dicom(staging, heatmap, mask)
+                self._save_dicom(staging, heatmap, mask, files.seg_type or "binary")
             if self.is_photo:
                 Image.fromarray(scaled_to(heatmap[..., 0].T, np.uint16)).save(staging / "heatmap.png")
                 Image.fromarray(mask[..., 0].T * np.uint8(255)).save(staging / "mask.png")
@@ -205,24 +223,48 @@ class Result:
             preview.save(staging / "preview.png")
             text = json.dumps(self.scores(), indent=2, allow_nan=False)
             (staging / "scores.json").write_text(text + "\n", encoding="utf-8")
-            if report:
+            if files.prompts_out:
+                text = json.dumps(self.prompts(), indent=2, allow_nan=False)
+                (staging / PROMPTS).write_text(text + "\n", encoding="utf-8")
+            if files.report:
                 (staging / REPORT).write_text(self.page(preview), encoding="utf-8")
         return place.folder
 
-    def _save_dicom(self, folder: Path, heatmap: np.ndarray, mask: np.ndarray) -> None:
-        """Write Parametric Map and SEG; where the source does not allow them, a warning takes their place."""
-        from anomalyclip_monai.outputs.dicom import write_parametric_map, write_segmentation  # a slow import
+    def _save_dicom(self, folder: Path, heatmap: np.ndarray, mask: np.ndarray, seg_type: str) -> None:
+        """Write Parametric Map, SEG and SR; where the source does not allow them, a warning takes their place."""
+        from anomalyclip_monai.outputs.dicom import write_parametric_map, write_segmentation  # slow imports
+        from anomalyclip_monai.outputs.dicom_measurements import write_measurements
 
-        paths = folder / "heatmap.dcm", folder / "mask.dcm"
+        paths = {kind: folder / name for kind, name in DICOM_FILES.items()}
+        source, affine, model = self.source, self.affine, self.model
         try:
-            write_parametric_map(paths[0], heatmap, self.source, self.affine, model=self.model)
-            write_segmentation(paths[1], mask, self.source, self.affine, model=self.model)
+            write_parametric_map(paths["heatmap"], heatmap, source, affine, model=model)
+            lesions = write_segmentation(paths["mask"], mask, source, affine, model=model, seg_type=seg_type)
+            write_measurements(
+                paths["measurements"], self.findings, source, affine, mask.shape, model=model, segmentation=lesions
+            )
         except OutputError as error:
             if not self.source.regular:  # there would be no result at all
                 raise
-            for path in paths:
+            for path in paths.values():
                 path.unlink(missing_ok=True)
             self.warnings.append(f"no DICOM results: {error.what}")
+
+    def prompts(self) -> dict[str, Any]:
+        """The content of ``prompts.json``: each lesion as point, box and mask for interactive segmenters, JSON types.
+
+        World coordinates are there where the volume lies on a grid with a physical size.
+        """
+        mask = np.asarray(self._found(self.mask)[0])
+        in_world = self.source.has_physical_size and self.source.regular
+        lesions = lesion_prompts(self.lesions, mask, self.affine if in_world else None, slice_axis=self.slice_axis)
+        return {
+            "case": self.case,
+            "mask": "mask.png" if self.is_photo else "mask.nii.gz" if self.source.regular else DICOM_FILES["mask"],
+            "shape": list(mask.shape),
+            "affine_ras_mm": self.affine.tolist() if in_world else None,
+            "lesions": lesions,
+        }
 
     def preview(self) -> Image.Image:
         """The most abnormal slices with heatmap and mask over the anatomy, see ``outputs.preview``."""

@@ -9,6 +9,7 @@ from typing import Any
 from monai.transforms import SaveImaged
 from monai.transforms.transform import MapTransform
 
+from anomalyclip_monai.options import OutputOptions
 from anomalyclip_monai.outputs.result import Result
 from anomalyclip_monai.types import PathLike, Record
 from anomalyclip_monai.weights.bundle import fingerprint
@@ -29,6 +30,8 @@ class SaveImageResultd(SaveImaged):
             :func:`~anomalyclip_monai.weights.bundle.prompts_file`.
         fast: whether the first network of an ensemble ran alone.
         report: whether ``report.html`` is written as well.
+        prompts_out: whether ``prompts.json`` is written as well.
+        seg_type: of ``mask.dcm``, ``binary`` or ``labelmap``.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class SaveImageResultd(SaveImaged):
         prompts: PathLike | None = None,
         fast: bool = False,
         report: bool = False,
+        prompts_out: bool = False,
+        seg_type: str = "binary",
     ) -> None:
         # MONAI's own constructor sets up its writers, none of which is used here.
         MapTransform.__init__(self, keys)
@@ -50,7 +55,7 @@ class SaveImageResultd(SaveImaged):
         self.dicom = dicom
         self.prompts = prompts
         self.fast = fast
-        self.report = report
+        self.files = OutputOptions(report=report, prompts_out=prompts_out, seg_type=seg_type)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Record:
         """Write one record and return it.
@@ -61,5 +66,5 @@ class SaveImageResultd(SaveImaged):
         record: Record = {str(key): value for key, value in data.items()}
         model = fingerprint(self.bundle_root, self.prompts, fast=self.fast)
         result = Result.from_record(record, model=model, device=str(self.device))
-        result.save(self.output_dir, dicom=self.dicom, report=self.report)
+        result.save(self.output_dir, dicom=self.dicom, **self.files.given())
         return record

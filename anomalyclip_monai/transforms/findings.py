@@ -46,6 +46,8 @@ class Lesion:
         centroid_voxel: mean voxel index.
         centroid_world_mm: its position in RAS mm; None where voxels have no physical size.
         bbox_voxel: first corner, and the corner behind the last voxel (half-open).
+        peak_voxel: the voxel with the highest heatmap value, the first one of several.
+        peak_world_mm: its position in RAS mm; None where voxels have no physical size.
         peak: highest heatmap value.
         mean: mean heatmap value.
     """
@@ -55,6 +57,8 @@ class Lesion:
     centroid_voxel: tuple[float, float, float]
     centroid_world_mm: tuple[float, float, float] | None
     bbox_voxel: tuple[tuple[int, int, int], tuple[int, int, int]]
+    peak_voxel: tuple[int, int, int]
+    peak_world_mm: tuple[float, float, float] | None
     peak: float
     mean: float
 

@@ -152,16 +152,18 @@ def find_lesions(
     components = lesion_components(heatmap, value, low, smallest=smallest_lesion(min_volume, voxel))
     lesions = []
     for region in regionprops(components):
-        peak, mean = _peak_and_mean(heatmap[region.slice], region.image)
+        peak, mean, at = _peak_and_mean(heatmap[region.slice], region.image)
         centroid = _centroid(region.image, region.bbox)
-        world = affine[:3, :3] @ centroid + affine[:3, 3]
+        highest = np.add(region.bbox[:3], at)
         lesions.append(
             Lesion(
                 volume_mm3=float(region.area * voxel) if has_physical_size else None,
                 voxels=int(region.area),
                 centroid_voxel=_triple(centroid),
-                centroid_world_mm=_triple(world) if has_physical_size else None,
+                centroid_world_mm=_world(affine, centroid) if has_physical_size else None,
                 bbox_voxel=(_corner(region.bbox[:3]), _corner(region.bbox[3:])),
+                peak_voxel=_corner(highest),
+                peak_world_mm=_world(affine, highest) if has_physical_size else None,
                 peak=peak,
                 mean=mean,
             )
@@ -183,17 +185,21 @@ def _centroid(shape: np.ndarray, corner: Sequence[int]) -> np.ndarray:
     return np.asarray(found)
 
 
-def _peak_and_mean(heatmap: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
-    """Highest and mean value inside; of a very large box plane by plane, so that its values are not copied whole."""
+def _peak_and_mean(heatmap: np.ndarray, inside: np.ndarray) -> tuple[float, float, tuple[int, ...]]:
+    """Highest value inside, mean value, index of the highest (the first of several).
+
+    Of a very large box the mean is summed plane by plane, so that its values are not copied whole.
+    """
+    peak, at = -math.inf, (0, 0, 0)
+    for index, (values, chosen) in enumerate(zip(heatmap, inside, strict=True)):
+        plane = np.where(chosen, values, -math.inf)
+        if (highest := float(plane.max())) > peak:
+            first = np.unravel_index(plane.argmax(), plane.shape)
+            peak, at = highest, (index, int(first[0]), int(first[1]))
     if heatmap.size <= LARGE:
-        values = heatmap[inside]
-        return float(values.max()), float(values.mean(dtype=np.float64))
-    total, peak = 0.0, 0.0
-    for plane, chosen in zip(heatmap, inside, strict=True):
-        values = plane[chosen]
-        total += float(values.sum(dtype=np.float64))
-        peak = max(peak, float(values.max(initial=0)))
-    return peak, total / int(np.count_nonzero(inside))
+        return peak, float(heatmap[inside].mean(dtype=np.float64)), at
+    total = sum(float(values[chosen].sum(dtype=np.float64)) for values, chosen in zip(heatmap, inside, strict=True))
+    return peak, total / int(np.count_nonzero(inside)), at
 
 
 def default_min_volume(has_physical_size: bool) -> float:
@@ -327,6 +333,11 @@ def _by_axes(shipped: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
     """Number of axes -> value and low of a shipped threshold; a bare number, as in earlier bundles, is the value."""
     found = shipped.get("by_axes") or {}
     return {axes: entry if isinstance(entry, Mapping) else {"value": entry} for axes, entry in found.items()}
+
+
+def _world(affine: Affine, index: np.ndarray) -> tuple[float, float, float]:
+    """Position of a voxel index in RAS mm."""
+    return _triple(affine[:3, :3] @ index + affine[:3, 3])
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

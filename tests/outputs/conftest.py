@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +21,7 @@ from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, ExplicitVRLittle
 
 from anomalyclip_monai.data.dicom_series import read_series, scan
 from anomalyclip_monai.data.volume import Volume
+from anomalyclip_monai.exceptions import CaseError
 
 ROWS, COLUMNS, SLICES = 7, 10, 5  # 70 pixels: frames of a bit mask do not start at whole bytes
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -175,6 +178,37 @@ def _read(folder: Path, stack: Stack) -> Made:
     return Made(folder, stack, read_series(series))
 
 
+REAL = {
+    "CT": "sts001_sarcoma_rtstruct/CT/image",
+    "MR": "sts001_sarcoma_rtstruct/MR_T1/image",
+    "tilted CT": "dicom2nifti_tests/failing/gantrytilting/001",
+    "Siemens XA": "dcm_qa_enh/In/Siemens/XA10",
+    "Philips": "dcm_qa_enh/In/Philips",
+}
+
+
+def real_series(test_data: Path, name: str) -> Volume:
+    folder = test_data / "dicom" / REAL[name]
+    if not folder.is_dir():
+        pytest.skip(f"this real series is not there: {REAL[name]}")
+    first = scan(folder)[0][0]
+    try:
+        return read_series(first)
+    except CaseError:  # of several volumes at the same positions, the second
+        return read_series(first, volume=1)
+
+
+@pytest.fixture(params=[*STACKS, "enhanced oblique", "enhanced tilted", *REAL])
+def any_volume(request: pytest.FixtureRequest) -> Volume:
+    """Generated and real sources of every kind in turn."""
+    kind = request.param
+    if kind in REAL:
+        return real_series(request.getfixturevalue("test_data"), kind)
+    if kind.startswith("enhanced"):
+        return request.getfixturevalue("enhanced")(kind.removeprefix("enhanced ")).volume
+    return request.getfixturevalue("classic")(kind).volume
+
+
 Tool = Callable[..., str]
 
 
@@ -219,6 +253,21 @@ def dcmqi(tmp_path: Path) -> Callable[[Path], nib.Nifti1Image]:
         found = sorted(folder.glob("*.nii.gz"))
         assert len(found) == 1, said
         return nib.load(found[0])
+
+    return load
+
+
+@pytest.fixture
+def tid1500reader(tmp_path: Path) -> Callable[[Path], dict[str, Any]]:
+    """A measurement report as dcmqi reads it."""
+    tool = _tool("tid1500reader", "pip install dcmqi")
+
+    def load(path: Path) -> dict[str, Any]:
+        said = tool("--inputDICOM", path, "--outputMetadata", tmp_path / "report.json")
+        wrong = [line for line in said.splitlines() if line.startswith(("E:", "W:", "F:"))]
+        assert not [line for line in wrong if "VR checker does not support" not in line], said  # it knows no UTF-8
+        content: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
+        return content
 
     return load
 

@@ -41,7 +41,7 @@ class FakeResult:
             "seconds": 2.0,
         }
 
-    def save_in(self, place: CaseFolder, *, dicom: bool, **note: Any) -> Path:
+    def save_in(self, place: CaseFolder, files: Any, *, dicom: bool, **note: Any) -> Path:
         with place.replace(**note) as new:
             (new / "scores.json").write_text(json.dumps(self.scores()))
         return place.folder

@@ -19,11 +19,12 @@ from pydicom.uid import ParametricMapStorage, SegmentationStorage
 
 from anomalyclip_monai.data.dicom_series import read_series, scan
 from anomalyclip_monai.data.volume import Source, Volume
-from anomalyclip_monai.exceptions import CaseError, OutputError
+from anomalyclip_monai.exceptions import OutputError
 from anomalyclip_monai.outputs import dicom, dicom_source
 from anomalyclip_monai.outputs.dicom import write_parametric_map, write_segmentation
 
 MARK = "MK-"
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # PS3.4 B.5, Label Map Segmentation Storage
 MODEL = {"bundle": "anomalyclip_tiny", "weights_sha256": "a" * 64, "prompts_sha256": "b" * 64}
 KINDS = ["axial", "top to bottom", "sagittal", "oblique", "tilted", "noisy orientation", "one slice"]
 UPRIGHT = [kind for kind in KINDS if kind not in ("tilted", "one slice")]
@@ -42,6 +43,10 @@ def write(folder: Path, volume: Volume, mask: np.ndarray, heatmap: np.ndarray) -
     write_segmentation(folder / "mask.dcm", mask, volume.source, volume.affine, model=MODEL)
     write_parametric_map(folder / "heatmap.dcm", heatmap, volume.source, volume.affine, model=MODEL)
     return folder / "mask.dcm", folder / "heatmap.dcm"
+
+
+def write_label_map(path: Path, mask: np.ndarray, volume: Volume) -> None:
+    write_segmentation(path, mask, volume.source, volume.affine, model=MODEL, seg_type="labelmap")
 
 
 def per_frame(ds: Dataset, frames: np.ndarray) -> dict[tuple[float, ...], np.ndarray]:
@@ -328,6 +333,64 @@ class TestContent:
             ds = pydicom.dcmread(path)
             assert "DimensionOrganizationType" not in ds
             assert "SpacingBetweenSlices" not in ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+
+
+class TestSeriesDescription:
+    @pytest.mark.parametrize(
+        ("number", "modality", "expected"),
+        [(7, "CT", " of series 7 (CT)"), (None, "MR", " (MR)"), (3, "Doe^Jane", " of series 3"), (None, "", "")],
+    )
+    def test_number_and_modality_of_the_source_and_no_word_of_its_own(
+        self, classic: Callable[..., Any], tmp_path: Path, number: int | None, modality: str, expected: str
+    ) -> None:
+        def edit(ds: Dataset) -> None:
+            ds.SeriesNumber, ds.SeriesDescription, ds.ProtocolName = number, MARK + "description", MARK + "protocol"
+            ds.add_new("Modality", "CS", modality)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = classic(edit=edit)
+        mask, heatmap = (pydicom.dcmread(path) for path in write(tmp_path, made.volume, *arrays(made.shape)))
+        assert mask.SeriesDescription == f"Anomaly mask{expected}"
+        assert heatmap.SeriesDescription == f"Anomaly heatmap{expected}"
+
+
+class TestLabelMap:
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_frames_have_a_byte_for_each_pixel(self, classic: Callable[..., Any], tmp_path: Path, kind: str) -> None:
+        made = classic(kind)
+        mask, _ = arrays(made.shape)
+        write_label_map(tmp_path / "mask.dcm", mask * 255, made.volume)  # whatever is not 0 is the segment
+        ds, frames = pixels(tmp_path / "mask.dcm")
+        assert (ds.SOPClassUID, ds.SegmentationType) == (LABEL_MAP, "LABELMAP")
+        assert (ds.BitsAllocated, ds.BitsStored, len(ds.PixelData) % 2) == (8, 8, 0)
+        by_place = per_frame(ds, frames)
+        for k, frame in enumerate(made.volume.source.frames):
+            source = pydicom.dcmread(frame.path, stop_before_pixels=True)
+            np.testing.assert_array_equal(by_place[tuple(map(float, source.ImagePositionPatient))], mask[:, :, k].T)
+        assert [segment.SegmentLabel for segment in ds.SegmentSequence] == ["Background", "Lesion"]
+        assert ["RecommendedDisplayCIELabValue" in segment for segment in ds.SegmentSequence] == [False, True]
+        values = [item.FrameContentSequence[0].DimensionIndexValues for item in ds.PerFrameFunctionalGroupsSequence]
+        assert values == list(range(1, len(frames) + 1))
+
+    @pytest.mark.parametrize("kind", UPRIGHT)
+    def test_highdicom_reads_the_same_volume(self, classic: Callable[..., Any], tmp_path: Path, kind: str) -> None:
+        made = classic(kind)
+        mask, _ = arrays(made.shape)
+        write_label_map(tmp_path / "mask.dcm", mask, made.volume)
+        volume = hd.seg.segread(tmp_path / "mask.dcm").get_volume(combine_segments=True)
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
+        assert_same_voxels(nib.Nifti1Image(volume.array.astype(np.uint8), affine), mask, made.volume.affine)
+
+    def test_odd_number_of_pixels_is_padded(self, classic: Callable[..., Any], tmp_path: Path) -> None:
+        def edit(ds: Dataset) -> None:
+            ds.Rows, ds.Columns, ds.PixelData = 5, 3, bytes(2 * 15)
+
+        volume = classic(edit=edit).volume
+        mask = np.ones((3, 5, 5), np.uint8)  # 75 bytes
+        write_label_map(tmp_path / "mask.dcm", mask, volume)
+        ds = pydicom.dcmread(tmp_path / "mask.dcm")
+        assert ds.PixelData == b"\1" * 75 + b"\0"
 
 
 class TestPrivacy:
@@ -623,37 +686,6 @@ class TestRefused:
             )
 
 
-REAL = {
-    "CT": "sts001_sarcoma_rtstruct/CT/image",
-    "MR": "sts001_sarcoma_rtstruct/MR_T1/image",
-    "tilted CT": "dicom2nifti_tests/failing/gantrytilting/001",
-    "Siemens XA": "dcm_qa_enh/In/Siemens/XA10",
-    "Philips": "dcm_qa_enh/In/Philips",
-}
-
-
-def real_series(test_data: Path, name: str) -> Volume:
-    folder = test_data / "dicom" / REAL[name]
-    if not folder.is_dir():
-        pytest.skip(f"this real series is not there: {REAL[name]}")
-    first = scan(folder)[0][0]
-    try:
-        return read_series(first)
-    except CaseError:  # of several volumes at the same positions, the second
-        return read_series(first, volume=1)
-
-
-@pytest.fixture(params=[*KINDS, "enhanced oblique", "enhanced tilted", *REAL])
-def any_volume(request: pytest.FixtureRequest) -> Volume:
-    """Generated and real sources of every kind in turn."""
-    kind = request.param
-    if kind in REAL:
-        return real_series(request.getfixturevalue("test_data"), kind)
-    if kind.startswith("enhanced"):
-        return request.getfixturevalue("enhanced")(kind.removeprefix("enhanced ")).volume
-    return request.getfixturevalue("classic")(kind).volume
-
-
 @pytest.mark.slow
 class TestOtherReaders:
     """What the tools of others make of the objects; a tool that is not installed is skipped."""
@@ -671,6 +703,17 @@ class TestOtherReaders:
                 nearest = min(by_place, key=lambda other: float(np.abs(np.subtract(other, place)).max()))
                 assert np.abs(np.subtract(nearest, place)).max() < 1e-6
                 np.testing.assert_array_equal(by_place[nearest], array[:, :, k].T)
+
+    @pytest.mark.parametrize("reader", ["dcmqi", "dcm2niix"])
+    def test_label_maps_are_read_alike(
+        self, any_volume: Volume, tmp_path: Path, request: pytest.FixtureRequest, reader: str
+    ) -> None:
+        if dicom_source.is_sheared(any_volume.affine):
+            pytest.skip(f"{reader} has no shear: it unshears tilted stacks or refuses them")
+        load = request.getfixturevalue(reader)
+        mask, _ = arrays(any_volume.data.shape[1:])
+        write_label_map(tmp_path / "mask.dcm", mask, any_volume)
+        assert_same_voxels(load(tmp_path / "mask.dcm"), mask, any_volume.affine)
 
     def test_dciodvfy_finds_no_error(
         self, any_volume: Volume, tmp_path: Path, dciodvfy: Callable[[Path], list[str]]

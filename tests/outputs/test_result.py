@@ -117,6 +117,9 @@ def test_keys_of_scores_json(result: Result, tmp_path: Path) -> None:
     assert set(lesion) >= {"volume_mm3", "centroid_world_mm", "centroid_voxel", "bbox_voxel", "peak", "mean"}
     assert lesion["bbox_voxel"] == [[2, 3, 0], [6, 5, 1]]
     assert lesion["centroid_voxel"] == [3.5, 3.5, 0]
+    peak = [*lesion["peak_voxel"], 1]
+    assert np.asarray(result.heatmap)[0][tuple(peak[:3])] == np.float32(0.95)
+    assert lesion["peak_world_mm"] == pytest.approx((result.affine @ peak)[:3].tolist())
     assert lesion["centroid_world_mm"] == pytest.approx((result.affine @ [3.5, 3.5, 0, 1])[:3].tolist())
     assert lesion["volume_mm3"] == pytest.approx(8 * 0.9 * 1.1 * 3.0)
     assert (lesion["peak"], lesion["mean"]) == pytest.approx((0.95, (7 * 0.9 + 0.95) / 8))
@@ -211,11 +214,11 @@ def test_failure_in_the_middle_leaves_no_half_file(
 
 def test_step_writes_the_same_files(record: MakeRecord, tmp_path: Path) -> None:
     root = resources.bundle_root("tiny")
-    step = SaveImageResultd("pred", tmp_path, root, "cpu")
+    step = SaveImageResultd("pred", tmp_path, root, "cpu", prompts_out=True)
     data = record()
     assert step(data) == data
     folder = tmp_path / "sub/case 1"
-    assert _files(folder) == ["heatmap.nii.gz", "mask.nii.gz", "preview.png", "scores.json"]
+    assert _files(folder) == ["heatmap.nii.gz", "mask.nii.gz", "preview.png", "prompts.json", "scores.json"]
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["model"]["bundle"] == "anomalyclip_tiny"
     assert len(scores["model"]["weights_sha256"]) == len(scores["model"]["prompts_sha256"]) == 64

@@ -137,6 +137,8 @@ def test_two_voxels_that_share_a_corner() -> None:
             centroid_voxel=(1.5, 1.5, 1.5),
             centroid_world_mm=pytest.approx((10 - 3, 20 + 4.5, 30 + 6)),
             bbox_voxel=((1, 1, 1), (3, 3, 3)),  # half-open
+            peak_voxel=(1, 1, 1),
+            peak_world_mm=pytest.approx((10 - 2, 20 + 3, 30 + 4)),
             peak=0.75,
             mean=0.625,
         )
@@ -164,6 +166,8 @@ def test_centroid_and_mean_of_a_component_of_any_form(monkeypatch: pytest.Monkey
     for region in regionprops(label(heatmap >= 0.7, connectivity=3), heatmap):
         (lesion,) = (one for one in found if one.peak == float(region.intensity_max))
         assert lesion.centroid_voxel == tuple(float(value) for value in region.centroid)
+        assert heatmap[lesion.peak_voxel] == lesion.peak
+        assert mask[lesion.peak_voxel] == 1
     monkeypatch.setattr(post, "LARGE", 0)  # plane by plane
     again, others = find_lesions(heatmap, 0.7, np.eye(4))
     np.testing.assert_array_equal(again, mask)
