@@ -18,7 +18,7 @@ from anomalyclip_monai.data.cases import Case, datalist, the_case
 from anomalyclip_monai.data.memory import volume_of_array
 from anomalyclip_monai.engines.calibration import Calibrator, Wanted
 from anomalyclip_monai.engines.evaluation.samples import records_of
-from anomalyclip_monai.exceptions import AnomalyCLIPError, CaseError, UsageError, innermost, known_cause, unforeseen
+from anomalyclip_monai.exceptions import AnomalyCLIPError, UsageError, innermost, known_cause, unforeseen
 from anomalyclip_monai.networks.ensemble import Network
 from anomalyclip_monai.options import CaseOptions, InputOptions, ModelOptions, check_together
 from anomalyclip_monai.outputs import Result
@@ -232,7 +232,7 @@ class Pipeline:
             AnomalyCLIPError: the case cannot be read.
         """
         record = {key: value for key, value in record.items() if value is not None or key == "image"}
-        with _told(record["image"]):
+        with _in_one_line(record["image"]):
             return self.preprocessing(record)
 
     def run(self, record: Record, progress: SliceProgress | None = None) -> Result:
@@ -241,11 +241,27 @@ class Pipeline:
         Raises:
             AnomalyCLIPError: the case cannot be read or scored.
         """
+        return self.outline(self.score(record, progress))
+
+    def score(self, record: Record, progress: SliceProgress | None = None) -> Record:
+        """All of :meth:`run` that takes long: the record with its heatmap, as yet without a threshold.
+
+        Raises:
+            AnomalyCLIPError: the case cannot be read or scored.
+        """
         given, record = record["image"], self.read(record)
-        with _told(given):
+        with _in_one_line(given):
             self.inferer.progress = progress
-            heatmap = self.inferer(record["image"].unsqueeze(0), self.network)
-            record["pred"] = heatmap[0]
+            record["pred"] = self.inferer(record["image"].unsqueeze(0), self.network)[0]
+        return record
+
+    def outline(self, record: Record) -> Result:
+        """What was found in a record of :meth:`score`, which stays as it is: other thresholds may follow.
+
+        Raises:
+            AnomalyCLIPError: the threshold does not hold for this case.
+        """
+        with _in_one_line(record["image"]):
             for step in self.postprocessing:
                 record = step(record)
         return Result.from_record(record, model=self.choice.fingerprint(), device=str(self.device))
@@ -304,17 +320,12 @@ def _options(
 
 
 @contextlib.contextmanager
-def _told(image: Any) -> Iterator[None]:
-    """Raise what goes wrong with a case as an error of this package."""
+def _in_one_line(image: Any) -> Iterator[None]:
+    """Raise an error of this package as it was, and one that nobody thought of as one line with its cause."""
     try:
         yield
     except Exception as error:
         if known := known_cause(error):
             raise known from None
-        raise _unexpected(error, image) from error
-
-
-def _unexpected(error: Exception, image: Any) -> CaseError:
-    """An error that nobody thought of, as one line; its cause stays attached."""
-    logger.debug("unexpected error", exc_info=error)
-    return unforeseen(error, image.path if isinstance(image, Case) else None)
+        logger.debug("unexpected error", exc_info=error)
+        raise unforeseen(error, image.path if isinstance(image, Case) else None) from error

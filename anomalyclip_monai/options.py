@@ -25,7 +25,9 @@ from anomalyclip_monai.text import printable
 Kind = Literal["text", "texts", "number", "count", "counts", "switch", "yes"]
 """``switch``: yes or no, ``--x`` and ``--no-x``; ``yes``: off unless asked for."""
 
-Changes = Literal["reading", "scaling", "heatmap", "mask", "files", "speed", "measuring", "learning", "network"]
+Changes = Literal[
+    "reading", "scaling", "heatmap", "mask", "files", "speed", "measuring", "learning", "network", "serving"
+]
 """What of a result an option changes. A calibration holds for one ``heatmap`` setting."""
 
 
@@ -53,6 +55,7 @@ class Option:
             stands for the value.
         said_of: in protocols of what.
         training: the same in ``train.json``, where it has a meaning there.
+        displayed: whether viewers show it; MONAI Label puts a request's values into ``displayable_configs``.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Option:
     said: str = ""
     said_of: Literal["photos", "volumes", "all"] = "all"
     training: tuple[str, ...] = ()
+    displayed: bool = False
 
     @property
     def flags(self) -> str:
@@ -192,7 +196,8 @@ class OptionSet:
 
 
 _LOCALIZE, _CALIBRATE, _EVALUATE, _TRAIN, _DEMO = "localize", "calibrate", "evaluate", "train", "demo"
-_SCORING = (_LOCALIZE, _CALIBRATE, _EVALUATE)
+_SERVE = "serve"
+_SCORING = (_LOCALIZE, _CALIBRATE, _EVALUATE, _SERVE)
 _RUNNING = (*_SCORING, _DEMO)
 
 _LOADER = "preprocessing#transforms#0"
@@ -281,31 +286,34 @@ class CaseOptions(OptionSet):
         default="auto",
         used_in=(_SCALER,),
         training=(_SCALER, _TRAINING_DATA),
+        displayed=True,
     )
     threshold: str | float | None = option(
         "text",
         "auto (shipped with the weights), a value above 0 up to 1, quantile:Q of the case's heatmap, or the file of a "
         "calibration",
         "mask",
-        commands=(_LOCALIZE, _EVALUATE),
+        commands=(_LOCALIZE, _EVALUATE, _SERVE),
         default="auto",
         used_in=(_LESIONS,),
+        displayed=True,
     )
     threshold_low: str | float | None = option(
         "text",
         "threshold of the outlines: auto (the shipped one beside the shipped threshold, else the threshold itself), or "
         "a value from 0 up to the threshold; a lesion has voxels at the threshold and reaches down to this",
         "mask",
-        commands=(_LOCALIZE, _EVALUATE),
+        commands=(_LOCALIZE, _EVALUATE, _SERVE),
         default="auto",
         metavar="LOW",
         used_in=(_LESIONS,),
+        displayed=True,
     )
     min_volume: float | None = option(
         "number",
         "lesions with less at or above the threshold are left out of mask and table",
         "mask",
-        commands=(_LOCALIZE, _CALIBRATE),
+        commands=(_LOCALIZE, _CALIBRATE, _SERVE),
         shown="20; of photos 0 pixels",
         unit="mm3",
         low=0,
@@ -320,6 +328,7 @@ class CaseOptions(OptionSet):
         default="auto",
         used_in=(_INFERER,),
         training=(_TRAINING_DATA,),
+        displayed=True,
     )
     axes: str | int | tuple[str, ...] | None = option(
         "text",
@@ -331,6 +340,7 @@ class CaseOptions(OptionSet):
         shown="the bundle's",
         metavar="N",
         used_in=(_INFERER,),
+        displayed=True,
     )
     slice_batch: int | None = option(
         "count",
@@ -614,6 +624,53 @@ class LearnOptions(OptionSet):
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions(OptionSet):
+    """Where ``serve`` answers, and what it lists and keeps."""
+
+    host: str | None = option(
+        "text",
+        "address to answer at; others than this machine's own reach whoever is in the network, without a password",
+        "serving",
+        commands=(_SERVE,),
+        default="127.0.0.1",
+    )
+    port: int | None = option(
+        "count",
+        "port to answer at, 0 for one that is free; OHIF's panel looks at 8000 by itself",
+        "serving",
+        commands=(_SERVE,),
+        default=8000,
+        low=0,
+        high=65535,
+        metavar="PORT",
+    )
+    work: str | None = option(
+        "text",
+        "folder for labels, the list of images and scores, for studies that are not to be written to",
+        "serving",
+        commands=(_SERVE,),
+        metavar="DIR",
+        shown="the studies' folder",
+    )
+    modality: tuple[str, ...] | None = option(
+        "texts",
+        "of a DICOMweb server list the series with these modality codes",
+        "serving",
+        commands=(_SERVE,),
+        metavar="CODE",
+        shown="CT MR",
+    )
+    score: bool | None = option(
+        "switch",
+        "score all images without being asked, for the order of the work list",
+        "serving",
+        commands=(_SERVE,),
+        default=True,
+        shown="yes",
+    )
+
+
 SETS: tuple[type[OptionSet], ...] = (
     ModelOptions,
     CaseOptions,
@@ -621,6 +678,7 @@ SETS: tuple[type[OptionSet], ...] = (
     OutputOptions,
     MeasureOptions,
     LearnOptions,
+    ServeOptions,
 )
 """All of them, in the order of ``--help``."""
 

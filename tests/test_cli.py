@@ -38,14 +38,15 @@ def one_line(text: str) -> str:
     return lines[0]
 
 
-def test_help_needs_no_heavy_import():
-    code = """
+@pytest.mark.parametrize("command", ["localize", "serve"])
+def test_help_needs_no_heavy_import(command):
+    code = f"""
 import sys
 from anomalyclip_monai.cli import main
 try:
-    main(["localize", "--help"])
+    main(["{command}", "--help"])
 except SystemExit:
-    assert not {"torch", "monai", "nibabel"} & set(sys.modules)
+    assert not {{"torch", "monai", "monailabel", "nibabel"}} & set(sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 

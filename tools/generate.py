@@ -29,6 +29,7 @@ from anomalyclip_monai.options import (
     Option,
     OptionSet,
     OutputOptions,
+    ServeOptions,
     heatmap_settings,
     reported_settings,
 )
@@ -39,6 +40,9 @@ from recipes.evidence.presets import preset_lines, published_lines
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "options.md"
 
+_DISPLAYED = "displayable_configs"
+"""Entry of ``inference.json`` into which MONAI Label writes the options of a request."""
+
 SECTIONS: tuple[tuple[type[OptionSet], str], ...] = (
     (ModelOptions, "Which network"),
     (CaseOptions, "How a case is read, scored and outlined"),
@@ -46,6 +50,7 @@ SECTIONS: tuple[tuple[type[OptionSet], str], ...] = (
     (OutputOptions, "Which files are written"),
     (MeasureOptions, "What is measured"),
     (LearnOptions, "How prompts are learned"),
+    (ServeOptions, "Where a server answers"),
 )
 
 
@@ -114,12 +119,19 @@ def preset_evidence(bundle: Path, *, fast: bool) -> dict[str, dict[str, str]]:
 
 
 def fill_inference(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``inference.json`` with an entry for every option of a case, handed on to the steps that use it."""
+    """``inference.json`` with an entry for every option of a case, handed on to the steps that use it.
+
+    The values of those that viewers show stand in ``displayable_configs``, and their entries refer to it.
+    """
     known = [*CaseOptions.known(), *InputOptions.known(), *OutputOptions.known()]
     filled = _with_entries(config, known)
     for option in known:
         for step in option.used_in:
             _at(filled, step)[option.name] = f"@{option.name}"
+    displayed = [option.name for option in known if option.displayed]
+    shown = filled.get(_DISPLAYED, {})
+    filled[_DISPLAYED] = {name: shown.get(name, filled[name]) for name in displayed}
+    filled |= {name: f"@{_DISPLAYED}#{name}" for name in displayed}
     filled["conditions"] = {
         **{name: config["conditions"][name] for name in ("model", "preset_table")},
         **_references(heatmap_settings()),
@@ -180,6 +192,7 @@ def _at(config: Any, step: str) -> Any:
 def page(definitions: Mapping[str, Mapping[str, Any]]) -> str:
     """docs/options.md."""
     names = [bundle.removeprefix("anomalyclip_") for bundle in definitions]
+    values = [{**definition, **definition[_DISPLAYED]} for definition in definitions.values()]
     lines = [
         "# Options",
         "",
@@ -196,7 +209,7 @@ def page(definitions: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [_row(heads), _row(["---"] * len(heads))]
         for option in options.known():
             if entries:
-                defaults = [_default(option, definition.get(option.name)) for definition in definitions.values()]
+                defaults = [_default(option, own.get(option.name)) for own in values]
             else:
                 defaults = [option.default_in_words]
             flag = option.flags if option.commands else ""

@@ -177,7 +177,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, report, train, weights
+    from anomalyclip_monai.cli import calibrate, demo, evaluate, info, localize, report, serve, train, weights
 
     parser = _Parser(
         prog="anomalyclip",
@@ -185,6 +185,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"anomalyclip-monai {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (localize, report, calibrate, evaluate, train, demo, info, weights):  # in the order of --help
+    for command in (localize, report, calibrate, evaluate, train, serve, demo, info, weights):  # in the order of --help
         command.add(commands)
     return parser

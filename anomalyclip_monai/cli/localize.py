@@ -117,7 +117,8 @@ def _settings(pipeline: Pipeline, files: OutputOptions, *, dicom: bool) -> dict[
     from anomalyclip_monai.weights.choice import INFERENCE
 
     definition = pipeline.choice.root / "configs" / INFERENCE
-    values = {**read_definition(definition), **pipeline.options.given()}
+    entries = read_definition(definition)
+    values = {**entries, **entries.get("displayable_configs", {}), **pipeline.options.given()}
     values |= resources.preset_values(str(values.get("preset")))
     options = {known.name: values.get(known.name) for known in CaseOptions.known() if known.changes != "speed"}
     if Path(str(options.get("threshold", ""))).is_file():

@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,14 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from anomalyclip_monai.data.geometry import SliceAxis, SliceView, plane_distance, resolve_slice_axis, spacing
+from anomalyclip_monai.data.geometry import (
+    SliceAxis,
+    SliceView,
+    closest_axes,
+    plane_distance,
+    resolve_slice_axis,
+    spacing,
+)
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.inferers.body import body_window
 from anomalyclip_monai.inferers.glare import fill_glare
@@ -47,6 +54,10 @@ class SliceAnomalyInferer(Inferer):
 
     A network with ``score_and_map((B, C, H, W)) -> (B,), (B, 1, H, W)`` gives its own scores. For any other the last
     channel of its output is the map and the mean of the highest 2 % of it the score.
+
+    Where the meta data say that the object is ``symmetric`` (a preset does, of heads), and a network with ``symmetry``
+    is given, scores of axial and coronal slices weigh what differs between left and right, see
+    :class:`~anomalyclip_monai.networks.Symmetry`.
 
     Args:
         slice_axis: see :func:`~anomalyclip_monai.data.geometry.resolve_slice_axis`.
@@ -159,13 +170,25 @@ class SliceAnomalyInferer(Inferer):
         total, done, halvings = sum(map(len, todo)), 0, 0
         mirror = self.mirror and len(axes) == 1
         scores = torch.zeros(0)
+        symmetry = getattr(network, "symmetry", None) if _is_symmetric(views[0], place) else None
+        halves = None if symmetry is None else torch.full((volume.shape[1 + axes[0]],), math.nan)
         for number, (view, indices, sigma) in enumerate(zip(views, todo, sigmas, strict=True)):
             maps = out if number == 0 else _blank(tuple(out.shape))
             report = self._report(done, total)
             window = (..., *self._window(view, volume, place))
             slices, canvas = view.slices(volume)[window], view.slices(maps)[window]
             found, halvings = self._score(
-                canvas, slices, view, indices, halvings, report, mirror, network, *args, **kwargs
+                canvas,
+                slices,
+                view,
+                indices,
+                halvings,
+                report,
+                mirror,
+                halves if number == 0 else None,
+                network,
+                *args,
+                **kwargs,
             )
             done += len(indices)
             if sigma:
@@ -178,7 +201,7 @@ class SliceAnomalyInferer(Inferer):
             out /= len(axes)
         if len(axes) > 1 or any(sigmas):
             scores = torch.cat([top_fraction_mean(plane[None]) for plane in out.unbind(1 + axes[0])])
-        return scores, halvings
+        return scores if symmetry is None else symmetry.weigh(scores, halves), halvings
 
     def _window(self, view: SliceView, volume: Tensor, place: _Place) -> tuple[slice, slice]:
         """Rows and columns of the slices that the network is shown."""
@@ -211,11 +234,15 @@ class SliceAnomalyInferer(Inferer):
         halvings: int,
         report: Callable[[int], None],
         mirror: bool,
+        halves: Tensor | None,
         network: Callable[..., Any],
         *args: Any,
         **kwargs: Any,
     ) -> tuple[Tensor, int]:
-        """Fill ``maps`` (S, 1, H, W) of slices (S, C, H, W) in place; -> scores (S,) and halvings of the batch."""
+        """Fill ``maps`` (S, 1, H, W) of slices (S, C, H, W) in place; -> scores (S,) and halvings of the batch.
+
+        ``halves`` (S,), if given, is filled with the asymmetries of the slices.
+        """
         scores = torch.zeros(len(slices), dtype=torch.float32)
         done = 0
         device = _device_of(network, slices.device)
@@ -228,6 +255,8 @@ class SliceAnomalyInferer(Inferer):
                 images = view.flip(shown.to(device, torch.float32))
                 with self._autocast(device):
                     score, anomaly_map = _score_and_map(network, images, mirror, *args, **kwargs)
+                    if halves is not None:
+                        halves[chunk] = cast(Any, network).asymmetry(images).to(halves)
                 anomaly_map = view.flip(anomaly_map.float()).to(maps.device)
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
@@ -293,6 +322,12 @@ class _Place:
     acquired: int | None = None
     stacked: int | None = None
     physical: bool = True
+    symmetric: bool = False
+
+
+def _is_symmetric(view: SliceView, place: _Place) -> bool:
+    """Whether left and right, along the columns of these slices, are to be compared."""
+    return place.symmetric and int(closest_axes(place.affine)[view.column_axis, 0]) == 0
 
 
 def _places(inputs: Tensor) -> list[_Place]:
@@ -305,12 +340,17 @@ def _places(inputs: Tensor) -> list[_Place]:
     def values(key: str, default: int) -> list[int]:
         return [int(value) for value in np.broadcast_to(np.asarray(inputs.meta.get(key, default)), (count,))]
 
-    rows = zip(
-        affines, values("acquisition_axis", -1), values("stacked_axis", -1), values("physical_size", 1), strict=True
-    )
+    keys = {"acquisition_axis": -1, "stacked_axis": -1, "physical_size": 1, "symmetric": 0}
+    rows = zip(affines, *(values(key, default) for key, default in keys.items()), strict=True)
     return [
-        _Place(affine, acquired if acquired >= 0 else None, stacked if stacked >= 0 else None, bool(physical))
-        for affine, acquired, stacked, physical in rows
+        _Place(
+            affine,
+            acquired if acquired >= 0 else None,
+            stacked if stacked >= 0 else None,
+            bool(physical),
+            bool(symmetric),
+        )
+        for affine, acquired, stacked, physical, symmetric in rows
     ]
 
 

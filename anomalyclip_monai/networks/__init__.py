@@ -16,6 +16,7 @@ from anomalyclip_monai.networks.ensemble import AnomalyCLIPEnsemble
 from anomalyclip_monai.networks.fusion import Fusion
 from anomalyclip_monai.networks.hand_written import HandWrittenCLIP
 from anomalyclip_monai.networks.settings import NetworkSettings
+from anomalyclip_monai.networks.symmetry import Symmetry
 
 __all__ = [
     "AnomalyCLIP",
@@ -23,6 +24,7 @@ __all__ = [
     "Fusion",
     "HandWrittenCLIP",
     "NetworkSettings",
+    "Symmetry",
     "clip_from_state_dict",
     "named_config",
     "prompts_from_authors",

@@ -56,7 +56,8 @@ def encode_image(
     start = len(tower.blocks) if local_attention == "none" else len(tower.blocks) - local_blocks
     global_path = local_path = embedded.tokens
     layers = {}
-    for layer, block in enumerate(tower.blocks, start=1):
+    blocks = tower.blocks if neck is None else tower.blocks[: max(feature_layers)]  # a neck reads nothing beyond
+    for layer, block in enumerate(blocks, start=1):
         query, key, value = tower.heads(block, embedded, global_path)
         # Both paths read the same projections of the global path; the local path skips the MLP.
         if layer > start:

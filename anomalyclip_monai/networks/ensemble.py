@@ -12,6 +12,8 @@ from anomalyclip_monai.networks.anomaly_clip import AnomalyCLIP
 from anomalyclip_monai.networks.fusion import Fusion
 from anomalyclip_monai.networks.settings import NetworkSettings
 from anomalyclip_monai.networks.similarity import resize_map, top_fraction_mean
+from anomalyclip_monai.networks.stem import ConvolutionalStem
+from anomalyclip_monai.networks.symmetry import Symmetry, asymmetry
 
 
 class AnomalyCLIPEnsemble(nn.Module):
@@ -24,19 +26,26 @@ class AnomalyCLIPEnsemble(nn.Module):
         networks: at least one; what only one can give, such as text features, is of the first.
         fusion: how maps become one, at the size of the first network's and with its kind of score; without it maps on
             the images' own pixels and scores are averaged.
+        symmetry: how scores of slices of a head weigh what differs between left and right; see :meth:`asymmetry`.
 
     Raises:
-        ValueError: there is no network, or another number of them than the fusion has weights.
+        ValueError: there is no network, another number of them than the fusion has weights, or symmetry without a
+            first network on a convolutional stem.
     """
 
-    def __init__(self, networks: Iterable[AnomalyCLIP], fusion: Fusion | None = None) -> None:
+    def __init__(
+        self, networks: Iterable[AnomalyCLIP], fusion: Fusion | None = None, symmetry: Symmetry | None = None
+    ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.fusion = fusion
+        self.symmetry = symmetry
         if not self.networks:
             raise ValueError("an ensemble of no networks, give one at least")
         if fusion is not None and len(fusion.weights) != len(self.networks):
             raise ValueError(f"{len(fusion.weights)} weights for {len(self.networks)} networks, give one for each")
+        if symmetry is not None and self._stem is None:
+            raise ValueError("symmetry needs a first network on a convolutional stem, leave it out")
 
     @property
     def members(self) -> list[AnomalyCLIP]:
@@ -86,6 +95,20 @@ class AnomalyCLIPEnsemble(nn.Module):
             del another
         anomaly_map = anomaly_map / len(seen) if torch.is_grad_enabled() else anomaly_map.div_(len(seen))
         return score, anomaly_map
+
+    def asymmetry(self, images: Tensor) -> Tensor:
+        """(B, 1|3, H, W) in [0, 1] -> (B,) in [0, 2], see :func:`~anomalyclip_monai.networks.symmetry.asymmetry`.
+
+        Compared are features of the first network's stem at stride 16.
+        """
+        stem = self._stem
+        assert stem is not None, "checked when symmetry was given"
+        return asymmetry(lambda views: stem.features((views - self.first.mean) / self.first.std)[1], images)
+
+    @property
+    def _stem(self) -> ConvolutionalStem | None:
+        stem = getattr(cast(Any, self.clip).visual, "conv1", None)
+        return stem if isinstance(stem, ConvolutionalStem) else None
 
     def text_features(self) -> Tensor:
         """-> (2, D) normalised features of the first network's prompts; those of the others are computed as well."""

@@ -57,10 +57,16 @@ class ConvolutionalStem(nn.Module):
                     setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
                     setattr(parent, norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> the encoder's own (B, channels, H / stride, W / stride) of each stage, finest first."""
+        # Depthwise convolutions on the CPU take little more than half the time in this layout.
+        shown = images.to(next(self.encoder.parameters()).dtype).contiguous(memory_format=torch.channels_last)
+        found: list[Tensor] = self.encoder(shown)
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, width, H / 8, W / 8)."""
-        # Depthwise convolutions on the CPU take little more than half the time in this layout.
-        features = self.encoder(images.contiguous(memory_format=torch.channels_last))
+        features = self.features(images)
         levels: list[Tensor] = []
         for feature, lateral, smooth in reversed(list(zip(features, self.lateral, self.smooth, strict=True))):
             level = lateral(feature)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +35,13 @@ from anomalyclip_monai.data.nifti import volume_from_nibabel
 from anomalyclip_monai.data.volume import Volume
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.types import Record
+
+logger = logging.getLogger(__name__)
+
+CONVERTED = (
+    "MONAI Label handed over a NIfTI made from DICOM without its header, by which presets are chosen: "
+    "use anomalyclip serve, or choose the preset"
+)
 
 
 class LoadImageCase(LoadImage):
@@ -120,12 +129,21 @@ class LoadImageCased(LoadImaged):
             record["source"] = volume.source
             record.setdefault("case", given.name if isinstance(given, Case) else "case")
             record["notes"] = list(volume.source.warnings)
+            if not self._loader.image_only and volume.source.kind != "dicom" and _monai_label_converts():
+                record["notes"].append(CONVERTED)
+                logger.warning(CONVERTED)
             if record.get(self.roi_key) is not None:
                 record[self.roi_key], notes = _load_roi(record[self.roi_key], volume, self.roi_label)
                 record["notes"] += notes
             else:
                 record.pop(self.roi_key, None)
         return record
+
+
+def _monai_label_converts() -> bool:
+    """Whether this process is a server of MONAI Label's on a DICOMweb store, which makes NIfTI of every series."""
+    settings = getattr(sys.modules.get("monailabel.config"), "settings", None)
+    return str(getattr(settings, "MONAI_LABEL_STUDIES", "")).startswith(("http://", "https://"))
 
 
 def to_meta_tensor(volume: Volume) -> MetaTensor:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 
 from anomalyclip_monai import resources
@@ -43,6 +44,7 @@ class Preset:
         foreground_fraction: the foreground is brighter than this fraction of the volume's mean above its background.
         lower: value that becomes 0.
         upper: value that becomes 1.
+        symmetric: left and right are alike without a lesion, as in a head: scores of slices weigh what differs.
         reason: where the values come from.
     """
 
@@ -54,6 +56,7 @@ class Preset:
     foreground_fraction: float = 0.3
     lower: float = 0.0
     upper: float = 255.0
+    symmetric: bool = False
     reason: str = ""
 
     @classmethod
@@ -92,6 +95,10 @@ class Preset:
 def _entry(name: str, key: str, value: Any) -> str | float:
     if key in ("scaling", "reason"):
         return str(value)
+    if key == "symmetric":
+        if not isinstance(value, bool):
+            raise UsageError("E_PRESET", f"preset {name} has {key} {value!r}", None, "give true or false")
+        return value
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -175,6 +182,8 @@ class ApplyPresetd(MapTransform):
             ends = float(image.min()), float(image.max())
             record[key], preset, reason = self.transform(image, affine, source)
             described = {name: value for name, value in asdict(preset).items() if name in ("name", "scaling")}
+            if isinstance(record[key], MetaTensor):
+                record[key].meta["symmetric"] = int(preset.symmetric)
             evidence = self.evidence.get(preset.name, "not measured on such images")
             record["preset"] = {**described, "chosen": reason, "evidence": evidence}
             if source.kind != "photo" and (note := _nothing_to_see(ends, record[key], preset.name)):

@@ -14,7 +14,7 @@ from torch import nn
 from anomalyclip_monai.data.geometry import closest_axes, plane_distance
 from anomalyclip_monai.exceptions import CaseError
 from anomalyclip_monai.inferers import SliceAnomalyInferer, slice_anomaly
-from anomalyclip_monai.networks import AnomalyCLIP
+from anomalyclip_monai.networks import AnomalyCLIP, Symmetry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -443,3 +443,48 @@ def test_slices_on_no_grid_are_taken_as_they_are_stacked(tiny_network: AnomalyCL
     volume.meta["stacked_axis"] = 2
     bound = SliceAnomalyInferer()(volume[None], tiny_network)
     assert bound.meta["axes"][:, 0].tolist() == [2]
+
+
+# --- left and right
+
+
+class Halves(Recorder):
+    """A network that finds slices the more asymmetric the brighter they are."""
+
+    symmetry = Symmetry(weight=4.0, usual=0.25)
+
+    def asymmetry(self, images: torch.Tensor) -> torch.Tensor:
+        return images.amax(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("plane", "meta", "weighed"),
+    [
+        ("axial", {"symmetric": 1}, True),
+        ("coronal", {"symmetric": 1}, True),
+        ("sagittal", {"symmetric": 1}, False),
+        ("axial", {"symmetric": 0}, False),
+        ("axial", {}, False),
+    ],
+)
+def test_left_and_right_enter_scores_where_they_are_columns(
+    any_affine: np.ndarray, plane: str, meta: dict[str, int], weighed: bool
+) -> None:
+    data = np.full((1, *SHAPE), 0.5, dtype=np.float32)
+    inferer = SliceAnomalyInferer(plane, smooth_slices=0.0)
+    result = inferer(_batch(data, any_affine, **meta), Halves())
+    # logit(.5) = 0, and 4 * (.5 - .25) = 1
+    expected = 1 / (1 + np.exp(-1)) if weighed else 0.5
+    np.testing.assert_allclose(result.meta["slice_scores"], expected, rtol=1e-6)
+    assert float(result.min()) == float(result.max()) == 0.5
+
+
+def test_left_and_right_of_smoothed_slices_and_of_skipped_ones() -> None:
+    data = np.zeros((1, 8, 6, 5), dtype=np.float32)
+    data[..., 1:] = 0.5
+    inferer = SliceAnomalyInferer("axial", smooth_slices=0.5)
+    plain, weighed = (inferer(_batch(data, np.eye(4), symmetric=flag), Halves()) for flag in (0, 1))
+    before, after = (found.meta["slice_scores"][0] for found in (plain, weighed))
+    assert torch.equal(torch.as_tensor(plain), torch.as_tensor(weighed))
+    torch.testing.assert_close(after[1:], (torch.logit(before[1:]) + 1).sigmoid())
+    assert after[0] == before[0] > 0

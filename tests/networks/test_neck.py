@@ -86,6 +86,18 @@ def test_tokens_of_the_blocks_go_through_the_neck_in_order(state: dict[str, torc
 
 
 @torch.no_grad()
+def test_blocks_behind_the_last_that_is_read_cost_nothing(state: dict[str, torch.Tensor]) -> None:
+    clip: Any = clip_from_state_dict(state, CONFIG)
+    network = AnomalyCLIP(clip, SETTINGS.changed(feature_layers=[2, 4]))
+    prepared = torch.randn(2, 3, 48, 80)
+    called = []
+    for number, block in enumerate(clip.visual.trunk.blocks, start=1):
+        block.attn.qkv.register_forward_hook(lambda *_, number=number: called.append(number))
+    network.encode_image(prepared)
+    assert called == [1, 2, 3, 4]  # of 6
+
+
+@torch.no_grad()
 def test_a_map_is_the_mean_over_the_members(state: dict[str, torch.Tensor], images: torch.Tensor) -> None:
     network = AnomalyCLIP(clip_from_state_dict(state, CONFIG), SETTINGS).eval()
     features = network.encode_image(network.preprocess(images))

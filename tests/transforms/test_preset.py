@@ -272,3 +272,15 @@ def test_whole_numbers_are_never_scaled_in_place() -> None:
     data = torch.arange(0, 240, 2, dtype=torch.uint8).reshape(1, 4, 5, 6)
     found = ApplyPresetd(preset="photo", inplace=True)({"image": MetaTensor(data.clone())})["image"]
     torch.testing.assert_close(found.as_tensor(), data / 255)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_symmetric_is_true_or_false(value: object) -> None:
+    with pytest.raises(UsageError, match="give true or false"):
+        Preset.from_table("head", {"scaling": "percentile", "symmetric": value})
+
+
+@pytest.mark.parametrize(("preset", "symmetric"), [("mr_brain", 1), ("ct_head", 1), ("mr_body", 0)])
+def test_the_image_says_whether_left_and_right_are_alike(preset: str, symmetric: int) -> None:
+    image = MetaTensor(torch.rand(1, 4, 5, 6))
+    assert ApplyPresetd(preset=preset)({"image": image})["image"].meta["symmetric"] == symmetric

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from anomalyclip_monai.exceptions import AnomalyCLIPError
-from recipes.tiny.commands import average, evidence, features, neck, reproduce, thresholds, train, unseen
+from recipes.tiny.commands import average, evidence, features, neck, reproduce, symmetry, thresholds, train, unseen
 
-COMMANDS = (train, average, reproduce, features, neck, thresholds, unseen, evidence)
+COMMANDS = (train, average, reproduce, features, neck, symmetry, thresholds, unseen, evidence)
 """The modules of the commands, in the order of ``--help``."""
 
 
