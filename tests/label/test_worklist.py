@@ -18,7 +18,8 @@ from anomalyclip_monai.transforms.findings import Findings, Lesion, Threshold
 
 
 def lesion(volume: float) -> Lesion:
-    return Lesion(volume, 1, (0, 0, 0), (0, 0, 0), ((0, 0, 0), (1, 1, 1)), 1.0, 1.0)
+    corner = (0, 0, 0)
+    return Lesion(volume, 1, corner, corner, (corner, (1, 1, 1)), corner, corner, peak=1.0, mean=1.0)
 
 
 def test_a_score_is_told_with_lesions_and_their_volume():
