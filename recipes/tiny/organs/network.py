@@ -95,7 +95,8 @@ def make_network(
         **asked,
         "weights_sha256": resources.sha256(folder / OTHER_ENCODER),
         "made_of": f"DINOv2 ViT-S/14 as it is, and {len(members)} members of a neck whose maps are averaged",
-        "reduction": "fitted without labels on tokens of all sets that may be shipped, relatives of the measured ones as well",
+        "reduction": "fitted without labels on tokens of all sets that may be shipped, "
+        "relatives of the measured ones as well",
         "data_sha256": {
             name: digest
             for name, digest in features.record["data_sha256"].items()
