@@ -206,7 +206,7 @@ def _measure(part: Part, measure: str) -> str:
 
 _LEFT_OUT = (
     "Where an organ was left out, the third network was trained again without its pictures and those of its relatives, "
-    "on components of features that were fitted once, without labels, on all pictures; "
+    "on components of features that were fitted once, without labels, on all pictures that may be shipped; "
     "the first two are the shipped ones."
 )
 
