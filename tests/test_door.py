@@ -48,7 +48,8 @@ HOSTILE = {
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     (action,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(action.choices)
+    # A server does not end; what it is given is tested beside it.
+    return {name: parser for name, parser in action.choices.items() if name != "serve"}
 
 
 def texts_of(command: str) -> list[argparse.Action]:

@@ -21,6 +21,7 @@ def test_public_names():
         "Fusion",
         "HandWrittenCLIP",
         "NetworkSettings",
+        "Symmetry",
         "clip_from_state_dict",
         "named_config",
         "prompts_from_authors",

@@ -26,11 +26,11 @@ class AnomalyCLIPEnsemble(nn.Module):
         networks: at least one; what only one can give, such as text features, is of the first.
         fusion: how maps become one, at the size of the first network's and with its kind of score; without it maps on
             the images' own pixels and scores are averaged.
-        symmetry: how scores of slices of a head weigh what differs between left and right; see :meth:`asymmetry`.
+        symmetry: how scores of slices of a head weigh what differs between left and right; see :meth:`asymmetry`. Left
+            out where the first network has no convolutional stem, whose features could be compared.
 
     Raises:
-        ValueError: there is no network, another number of them than the fusion has weights, or symmetry without a
-            first network on a convolutional stem.
+        ValueError: there is no network, or another number of them than the fusion has weights.
     """
 
     def __init__(
@@ -39,13 +39,11 @@ class AnomalyCLIPEnsemble(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.fusion = fusion
-        self.symmetry = symmetry
         if not self.networks:
             raise ValueError("an ensemble of no networks, give one at least")
         if fusion is not None and len(fusion.weights) != len(self.networks):
             raise ValueError(f"{len(fusion.weights)} weights for {len(self.networks)} networks, give one for each")
-        if symmetry is not None and self._stem is None:
-            raise ValueError("symmetry needs a first network on a convolutional stem, leave it out")
+        self.symmetry = symmetry if self._stem is not None else None
 
     @property
     def members(self) -> list[AnomalyCLIP]:
@@ -102,7 +100,7 @@ class AnomalyCLIPEnsemble(nn.Module):
         Compared are features of the first network's stem at stride 16.
         """
         stem = self._stem
-        assert stem is not None, "checked when symmetry was given"
+        assert stem is not None, "only where there is symmetry"
         return asymmetry(lambda views: stem.features((views - self.first.mean) / self.first.std)[1], images)
 
     @property

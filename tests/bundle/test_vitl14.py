@@ -116,7 +116,7 @@ def test_evaluation_and_training_are_those_of_the_other_bundle(shipped: Path) ->
 def test_one_plane_unless_slices_are_cheap(shipped: Path) -> None:
     """The mean of three planes is the default of the small network only."""
     here, there = (json.loads(Path(config(root)).read_text()) for root in (shipped, resources.bundle_root("tiny")))
-    assert (here["axes"], there["axes"]) == (1, "auto")
+    assert [content["displayable_configs"]["axes"] for content in (here, there)] == [1, "auto"]
 
 
 def test_check_properties_of_training(bundle: Path, tmp_path: Path) -> None:

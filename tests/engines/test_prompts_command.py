@@ -138,6 +138,7 @@ def test_training_sees_what_inference_sees():
         "volume",
         "per_slice",
     )
+    inference |= inference["displayable_configs"]  # where viewers change them
     for name in (*shared, "slice_axis", "empty_below"):
         assert train[name] == inference[name], name
     steps = [dict(step) for step in inference["preprocessing"]["transforms"]]
